@@ -1,0 +1,35 @@
+"""The one place that talks to accelerators: which devices there are, and what they are called."""
+
+from __future__ import annotations
+
+import torch
+
+
+def accelerator() -> str | None:
+    """The type of the accelerator that this build of torch sees now ("cuda", "mps", "xpu", ...), or None.
+
+    Source: https://pytorch.org/docs/stable/accelerator.html (torch >= 2.6; before that, CUDA alone is looked for).
+    """
+    if hasattr(torch, "accelerator"):
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return None if found is None else found.type
+    return "cuda" if torch.cuda.is_available() else None
+
+
+def available() -> tuple[str, ...]:
+    """The device types that can be asked for on this machine, the CPU first."""
+    found = accelerator()
+    return ("cpu",) if found is None else ("cpu", found)
+
+
+def require(device: str) -> str:
+    """`device` itself.  Raises ValueError with one line that says what there is if it cannot be used here."""
+    if device.partition(":")[0] not in available():
+        raise ValueError(f"device {device!r} is not available here (torch sees {', '.join(available())}): choose one of those")
+    return device
+
+
+def synchronize(device: str) -> None:
+    """Waits until `device` has finished what it was given; nothing to wait for on the CPU."""
+    if device != "cpu":
+        torch.accelerator.synchronize() if hasattr(torch, "accelerator") else torch.cuda.synchronize()

@@ -1,0 +1,266 @@
+"""Problems to tensors, forms to functions, and one run of a form: eager or compiled, in a layout, on a device.
+
+Layouts and forms are snippets of torch code, so that a report can print exactly what ran.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from equivalences import formats
+from equivalences.model import Array, Form, Identity, Problem
+from equivalences.rounding import Tracker
+from equivalences.rounding.tracker import Rule, Step
+
+MODES = ("eager", "compiled")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows x classes stand in memory: an expression in ``x`` for each kind of axes, and the class dimension."""
+
+    name: str
+    what: str
+    rows_classes: str = "x"  # x has shape (R, C)
+    rows: str = "x"  # x has shape (R,)
+    other: str = "x"
+    dim: int = 1
+    back: Callable[[Tensor, int], Tensor] = lambda x, rows: x  # an output's rows-classes tensor to (R, C)
+
+
+def _divisor(rows: int) -> int:
+    """The largest divisor of `rows` that is at most its square root."""
+    return next(d for d in range(math.isqrt(max(rows, 1)), 0, -1) if rows % d == 0)
+
+
+LAYOUTS = {
+    layout.name: layout
+    for layout in (
+        Layout("contiguous", "rows x classes, contiguous"),
+        Layout(
+            "strided",
+            "every second number of a larger storage",
+            *3 * ("torch.stack((x, x), -1)[..., 0]",),
+        ),
+        Layout(
+            "transposed",
+            "rows x classes, the rows adjacent in memory",
+            rows_classes="x.mT.contiguous().mT",
+            other="x.mT.contiguous().mT if x.dim() > 1 else x",
+        ),
+        Layout(
+            "inner",
+            "(N, C, d): the class dimension is not the last",
+            rows_classes="x.reshape({a}, -1, x.shape[1]).mT.contiguous()",
+            rows="x.reshape({a}, -1)",
+            back=lambda x, rows: x.mT.reshape(rows, -1),
+        ),
+        Layout(
+            "first",
+            "(C, N): the class dimension is the first",
+            rows_classes="x.t().contiguous()",
+            dim=0,
+            back=lambda x, rows: x.t(),
+        ),
+        Layout(
+            "unbatched",
+            "(C,): one row without a batch dimension",
+            rows_classes="x[0]",
+            rows="x[0]",
+            dim=0,
+            back=lambda x, rows: x[None],
+        ),
+    )
+}
+
+
+def rows_of(identity: Identity, problem: Problem) -> int:
+    """The number of rows of a problem (1 if nothing in it has rows)."""
+    for name, axes in identity.domain.axes.items():
+        if axes.startswith("R") and name in problem.items:
+            return int(problem[name].shape[0])
+    return 1
+
+
+def applies(identity: Identity, problem: Problem, layout: str) -> bool:
+    """Whether a problem can be laid out so: "unbatched" takes a single row."""
+    return layout != "unbatched" or rows_of(identity, problem) == 1
+
+
+def layout_code(identity: Identity, problem: Problem, layout: Layout, name: str) -> str:
+    """The expression that lays out item `name`, in terms of ``x``."""
+    axes = identity.out if name == "g" else identity.domain.axes.get(name, "")
+    code = {"RC": layout.rows_classes, "R": layout.rows, "": "x"}.get(axes, layout.other)
+    return code.replace("{a}", str(_divisor(rows_of(identity, problem))))
+
+
+_NAMES = {"torch": torch, "F": F, "nn": nn, "math": math}
+
+
+def arguments(
+    identity: Identity, problem: Problem, layout: str, device: str = "cpu", fmt: str | None = None
+) -> dict[str, Any]:
+    """The items of a problem as a form takes them: tensors in their layout on the device, options as they are.
+
+    Real data is converted to `fmt` (default: the problem's own format), which must represent it exactly.
+    """
+    dtype = formats.FORMATS[fmt or problem.format].dtype
+    plan = LAYOUTS[layout]
+    taken: dict[str, Any] = {}
+    for name, item in problem.items.items():
+        if not isinstance(item, np.ndarray):
+            taken[name] = item
+            continue
+        tensor = torch.tensor(item)
+        if tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+        code = layout_code(identity, problem, plan, name)
+        with torch.no_grad():
+            laid = tensor.to(device) if code == "x" else eval(code, {"torch": torch, "x": tensor.to(device)})
+        taken[name] = laid.detach()
+    taken["dim"] = plan.dim
+    return taken
+
+
+def function_source(form: Form, names: tuple[str, ...]) -> str:
+    """The source of the function that an expression form stands for."""
+    assert isinstance(form.code, str)
+    body = ast.parse(inspect.cleandoc(form.code)).body
+    last = body[-1]
+    if not isinstance(last, ast.Expr):
+        raise ValueError(f"the last line of form {form.label!r} is not an expression")
+    lines = [ast.unparse(node) for node in body[:-1]] + [f"return {ast.unparse(last.value)}"]
+    text = "\n".join(lines).replace("\n", "\n    ")
+    return f"def form({', '.join(names)}):\n    {text}\n"
+
+
+@lru_cache(maxsize=4096)
+def function(form: Form, names: tuple[str, ...], variant: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """The form as a function of keyword arguments `names`; a new code object for each `variant`."""
+    if isinstance(form.code, str):
+        space = dict(_NAMES)
+        exec(compile(function_source(form, names), f"<form {form.label} {variant}>", "exec"), space)
+        return space["form"]
+    code = form.code
+    parameters = inspect.signature(code).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return code
+    wanted = [name for name in names if name in parameters]
+    return lambda **items: code(**{name: items[name] for name in wanted})
+
+
+@lru_cache(maxsize=4096)
+def _compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Callable[..., Any]:
+    return torch.compile(function(form, names, variant), dynamic=False)  # type: ignore[no-any-return]
+
+
+def exists(form: Form) -> bool:
+    """Whether this torch has what the form needs."""
+    thing: Any = torch
+    for part in filter(None, form.needs.split(".")):
+        if not hasattr(thing, part):
+            return False
+        thing = getattr(thing, part)
+    return True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run gave, as float64 arrays in canonical axes: quantity ("value", "gradient z") -> numbers.
+
+    `exact` and `bound` are the running analysis' value and error bound (empty for an untracked run).
+    """
+
+    got: Mapping[str, Array]
+    exact: Mapping[str, Array]
+    bound: Mapping[str, Array]
+    steps: tuple[Step, ...] = ()
+    excess: Step | None = None
+
+
+def _canonical(identity: Identity, layout: Layout, rows: int, axes: str, tensor: Tensor) -> Array:
+    x = tensor.detach().to("cpu", torch.float64)
+    if axes == "RC":
+        x = layout.back(x, rows)
+    elif axes == "R":
+        x = x.reshape(rows)
+    return x.numpy()
+
+
+def run(
+    identity: Identity,
+    form: Form,
+    problem: Problem,
+    *,
+    layout: str = "contiguous",
+    device: str = "cpu",
+    mode: str = "eager",
+    fmt: str | None = None,
+    track: bool = True,
+    as_is: Mapping[str, Rule] | None = None,
+    history: bool = False,
+) -> Outcome:
+    """Runs a form on a problem: value, and gradient under the upstream gradient ``g`` if the identity judges one.
+
+    `track` follows the run with the error analysis (eager only: compiled code cannot be traced).
+    """
+    plan, rows = LAYOUTS[layout], rows_of(identity, problem)
+    items = arguments(identity, problem, layout, device, fmt)
+    upstream = items.pop("g", None)
+    names = tuple(items)
+    leaves = {name: items[name].requires_grad_() for name in identity.wrt} if upstream is not None else {}
+    if mode == "compiled":
+        call = _compiled(form, names, (fmt or problem.format, layout, device))
+    else:
+        call = function(form, names)
+    tracker = Tracker(device=device, as_is=as_is or {}, history=history) if track else None
+
+    def both() -> dict[str, Tensor]:
+        value = call(**items)
+        found = {"value": value}
+        if leaves:
+            if upstream.shape != value.shape:
+                raise ValueError(f"the form returned shape {tuple(value.shape)}, not {tuple(upstream.shape)}")
+            found |= {
+                f"gradient {name}": gradient
+                for name, gradient in zip(
+                    leaves, torch.autograd.grad(value, list(leaves.values()), upstream.to(value.dtype)), strict=True
+                )
+            }
+        return found
+
+    if tracker is None:
+        results = both()
+    else:
+        for item in (*items.values(), upstream):
+            if isinstance(item, Tensor):
+                tracker.declare(item)
+        with tracker:
+            results = both()
+    axes = {"value": identity.out} | {f"gradient {name}": identity.domain.axes[name] for name in leaves}
+
+    def canonical(quantity: str, tensor: Tensor) -> Array:
+        return _canonical(identity, plan, rows, axes[quantity], tensor)
+
+    got = {quantity: canonical(quantity, tensor) for quantity, tensor in results.items()}
+    if tracker is None:
+        return Outcome(got, {}, {})
+    shadows = {quantity: tracker.shadow(tensor) for quantity, tensor in results.items()}
+    return Outcome(
+        got,
+        {quantity: canonical(quantity, shadow.v) for quantity, shadow in shadows.items()},
+        {quantity: canonical(quantity, shadow.e) for quantity, shadow in shadows.items()},
+        tuple(tracker.steps),
+        tracker.first_excess() if history else None,
+    )

@@ -1,0 +1,345 @@
+"""The only place that decides: is what a form computed within the error that its arithmetic allows?
+
+A form's *own* allowance comes from following its run; the *contract* is the allowance of the identity's reference
+form on the same problem.  Cheap first: the reference followed in float64 encloses the exact result tightly enough to
+decide nearly every float32 and 16-bit number; balls decide the rest, and everything in float64.  Undecided raises
+the precision, and never passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from equivalences import exact, execute
+from equivalences.catalogue import IDENTITIES
+from equivalences.exact import Enclosure
+from equivalences.execute import Outcome
+from equivalences.formats import FORMATS
+from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.model import Array, Form, Identity, KnownDefect, Problem
+
+INSIDE, OUTSIDE, UNBOUNDED, UNDECIDED, KNOWN = range(5)
+VERDICTS = ("inside", "outside", "no bound", "undecided", "known defect")
+
+PRECISIONS = (128, 512, 2048, 8192)
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One quantity of one run, number by number: what came out, how far it is from exact, what was allowed.
+
+    Arrays have the quantity's canonical shape.  `error` is an upper bound on |got - exact|.  `own` and `contract`
+    are allowances (inf: none).  `verdict` indexes VERDICTS.  `region` holds, for each number, a bit set of regions
+    (bit i: the i-th region of the domain): a number that mixes rows belongs to all of theirs.
+    """
+
+    identity: Identity
+    form: Form
+    problem: Problem
+    layout: str
+    device: str
+    mode: str
+    quantity: str
+    got: Array
+    exact: Array
+    error: Array
+    own: Array
+    contract: Array
+    verdict: Array
+    region: Array
+    defects: tuple[str, ...] = ()
+
+    @property
+    def ratio(self) -> Array:
+        """error / own allowance; 0 where both vanish, nan where there is no allowance to divide by."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = self.error / self.own
+        ratio = np.where((self.error == 0) & np.isfinite(self.own), 0.0, ratio)
+        return np.where(np.isfinite(self.own), ratio, np.nan)
+
+    @property
+    def informative(self) -> Array:
+        """Where the allowance says something, so that judging is not vacuous.
+
+        Either it is smaller than the number itself (a constant zero would be noticed), or it holds the number to
+        half of the format's digits of the largest number beside it (of 1, where all are exactly zero).
+        """
+        size = np.abs(self.exact)
+        largest = float(size.max(initial=0.0)) or 1.0
+        half = FORMATS[self.problem.format].u ** 0.5
+        return np.isfinite(self.own) & ((self.own < size) | (self.own < half * largest))
+
+    @property
+    def failed(self) -> bool:
+        return bool(np.isin(self.verdict, (OUTSIDE, UNDECIDED)).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Crash:
+    """A form that raised instead of computing: an outcome to report, not an error of the harness."""
+
+    identity: Identity
+    form: Form
+    problem: Problem
+    layout: str
+    device: str
+    mode: str
+    error: Exception
+
+    failed = True
+
+
+Judgement = Measurement | Crash
+
+
+@lru_cache(maxsize=256)
+def _contract(identity: Identity, problem: Problem, layout: str, device: str) -> Outcome:
+    return execute.run(identity, identity.reference, problem, layout=layout, device=device)
+
+
+@lru_cache(maxsize=256)
+def _cheap(identity: Identity, problem: Problem) -> Mapping[str, Enclosure]:
+    """The reference followed in float64: value and rigorous bound (its rules' own value, not the kernel's)."""
+    plain = "unbatched" if "contiguous" not in layouts(identity) else "contiguous"
+    run = execute.run(identity, identity.reference, problem, layout=plain, fmt="float64")
+    return {name: Enclosure(run.exact[name], np.zeros_like(run.exact[name]), run.bound[name]) for name in run.exact}
+
+
+def _balls(identity: Identity, problem: Problem, precision: int) -> Mapping[str, Enclosure]:
+    found = exact.evaluate(identity, problem, precision)
+    return {"value": found.value} | {f"gradient {name}": ball for name, ball in found.gradients.items()}
+
+
+def layouts(identity: Identity) -> tuple[str, ...]:
+    """The layouts in which an identity is judged."""
+    return identity.layouts or identity.domain.layouts
+
+
+def forms(identity: Identity, fmt: str, layout: str) -> list[Form]:
+    """The forms of an identity that exist in this torch and claim this format and layout."""
+    return [
+        form
+        for form in identity.forms
+        if fmt in (form.formats or identity.formats)
+        and layout in (form.layouts or layouts(identity))
+        and execute.exists(form)
+    ]
+
+
+def _region_bits(identity: Identity, problem: Problem, axes: str, shape: tuple[int, ...]) -> Array:
+    bits = np.left_shift(1, np.atleast_1d(identity.domain.locate(problem)).astype(np.int64))
+    if axes.startswith("R") and shape and len(bits) == shape[0]:
+        return np.broadcast_to(bits.reshape(-1, *(1,) * (len(shape) - 1)), shape)
+    return np.full(shape, np.bitwise_or.reduce(bits))
+
+
+def _decide(enclosure: Enclosure, got: Array, own: Array) -> tuple[Array, Array]:
+    lower, upper = enclosure.error(got)
+    verdict = np.where(upper <= own, INSIDE, np.where(lower > own, OUTSIDE, UNDECIDED))
+    return np.where(np.isinf(own), UNBOUNDED, verdict), upper
+
+
+def measure(
+    identity: Identity,
+    form: Form,
+    problem: Problem,
+    *,
+    layout: str = "contiguous",
+    device: str = "cpu",
+    mode: str = "eager",
+) -> list[Judgement]:
+    """Judges one form on one problem: its value, and its gradient if the identity judges one."""
+    where = {"layout": layout, "device": device, "mode": mode}
+    try:
+        run = execute.run(identity, form, problem, layout=layout, device=device, track=not identity.bitwise)
+        got = run.got
+        if mode == "compiled":
+            got = execute.run(identity, form, problem, layout=layout, device=device, mode=mode, track=False).got
+    except Exception as error:
+        return [Crash(identity, form, problem, **where, error=error)]
+    if identity.bitwise:
+        own: Mapping[str, Array] = {name: np.zeros(numbers.shape) for name, numbers in got.items()}
+        contract = own
+    else:
+        own = run.bound
+        contract = own if form is identity.reference else _contract(identity, problem, layout, device).bound
+    return [
+        _judged(identity, form, problem, where, name, numbers, own[name], contract[name])
+        for name, numbers in got.items()
+    ]
+
+
+def _judged(
+    identity: Identity,
+    form: Form,
+    problem: Problem,
+    where: dict[str, str],
+    quantity: str,
+    got: Array,
+    own: Array,
+    contract: Array,
+) -> Measurement:
+    cheap = problem.format != "float64" and not identity.bitwise
+    oracle = _cheap(identity, problem) if cheap else _balls(identity, problem, PRECISIONS[0])
+    verdict, error = _decide(oracle[quantity], got, own)
+    # A failure is only ever pronounced by balls.
+    for precision in PRECISIONS[0 if cheap else 1 :]:
+        if not np.isin(verdict, (UNDECIDED, OUTSIDE) if cheap else (UNDECIDED,)).any():
+            break
+        oracle = _balls(identity, problem, precision)
+        verdict, error = _decide(oracle[quantity], got, own)
+        cheap = False
+    defects: tuple[str, ...] = ()
+    if (verdict == OUTSIDE).any() and not identity.bitwise:
+        verdict, defects = _excused(identity, form, problem, where, quantity, oracle[quantity], got, verdict)
+    ball = oracle[quantity]
+    axes = identity.out if quantity == "value" else identity.domain.axes[quantity.removeprefix("gradient ")]
+    region = _region_bits(identity, problem, axes, got.shape)
+    return Measurement(
+        identity, form, problem, **where, quantity=quantity, got=got, exact=ball.hi, error=error, own=own,
+        contract=contract, verdict=verdict, region=region, defects=defects,
+    )  # fmt: skip
+
+
+def _excused(
+    identity: Identity,
+    form: Form,
+    problem: Problem,
+    where: dict[str, str],
+    quantity: str,
+    ball: Enclosure,
+    got: Array,
+    verdict: Array,
+) -> tuple[Array, tuple[str, ...]]:
+    """Numbers outside their allowance, judged again by what known defects say that the kernels really do."""
+    defects = [
+        defect
+        for defect in KNOWN_DEFECTS
+        if problem.format in defect.formats and where["device"] in defect.devices and where["mode"] in defect.modes
+    ]
+    if not defects:
+        return verdict, ()
+    run = execute.run(
+        identity, form, problem, layout=where["layout"], device=where["device"],
+        as_is={defect.operation: defect.as_is for defect in defects}, history=True,
+    )  # fmt: skip
+    _, upper = ball.error(got)
+    excused = (verdict == OUTSIDE) & (upper <= run.bound[quantity])
+    if not excused.any():
+        return verdict, ()
+    ran = {step.operation for step in run.steps}
+    met = tuple(defect.name for defect in defects if f"aten::{defect.operation}" in ran)
+    return np.where(excused, KNOWN, verdict), met
+
+
+def judge(
+    identity: Identity, problem: Problem, *, layout: str = "contiguous", device: str = "cpu", mode: str = "eager"
+) -> Iterator[Judgement]:
+    """Judges every form of an identity on one problem."""
+    for form in forms(identity, problem.format, layout):
+        yield from measure(identity, form, problem, layout=layout, device=device, mode=mode)
+
+
+# --- tallies: what a session of judgements adds up to ----------------------------------------------------------
+
+
+@dataclass
+class Worst:
+    """The largest error/allowance seen, and what reached it."""
+
+    ratio: float = 0.0
+    form: str = ""
+    region: str = ""
+    problem: Problem | None = None
+
+
+@dataclass
+class Cell:
+    """What was seen of one form in one format and region: numbers judged, informative, bounded, within contract."""
+
+    judged: int = 0
+    informative: int = 0
+    bounded: int = 0
+    stable: int = 0
+    known: int = 0
+    ratio: float = 0.0
+    contract_ratio: float = 0.0
+
+
+@dataclass
+class Tally:
+    """The sum of many judgements of one identity in one format."""
+
+    identity: Identity
+    format: str
+    problems: int = 0
+    numbers: int = 0
+    cells: dict[tuple[str, str, str], Cell] = field(default_factory=dict)  # (form label, quantity kind, region)
+    worst: dict[str, Worst] = field(default_factory=lambda: {"value": Worst(), "gradient": Worst()})
+    defects: dict[str, int] = field(default_factory=dict)
+    failures: list[Judgement] = field(default_factory=list)
+
+    def add(self, judgement: Judgement) -> None:
+        """Takes in one judgement; failures are kept (the first few of a form), everything else is counted."""
+        if judgement.failed:
+            same = sum(f.form is judgement.form for f in self.failures)
+            if same < 3:
+                self.failures.append(judgement)
+        if isinstance(judgement, Crash):
+            return
+        m = judgement
+        kind = m.quantity.partition(" ")[0]
+        ratio = np.nan_to_num(m.ratio, nan=0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            contract = np.nan_to_num(np.where(np.isfinite(m.contract), m.error / m.contract, 0.0), nan=0.0)
+        stable = (m.error <= m.contract) | np.isinf(m.contract)
+        settled = np.isin(m.verdict, (INSIDE,))
+        self.numbers += m.got.size
+        for defect in m.defects:
+            self.defects[defect] = self.defects.get(defect, 0) + int((m.verdict == KNOWN).sum())
+        for index, region in enumerate(m.identity.domain.regions):
+            here = (m.region >> index & 1).astype(bool)
+            if not here.any():
+                continue
+            cell = self.cells.setdefault((m.form.label, kind, region), Cell())
+            cell.judged += int(here.sum())
+            cell.informative += int((here & m.informative).sum())
+            cell.bounded += int((here & np.isfinite(m.own)).sum())
+            cell.stable += int((here & stable).sum())
+            cell.known += int((here & (m.verdict == KNOWN)).sum())
+            cell.contract_ratio = max(cell.contract_ratio, float(np.max(contract, where=here, initial=0.0)))
+            top = float(np.max(ratio, where=here & settled, initial=0.0))
+            cell.ratio = max(cell.ratio, top)
+            if top > self.worst[kind].ratio:
+                self.worst[kind] = Worst(top, m.form.label, region, m.problem)
+
+    def vacuous(self) -> list[str]:
+        """What was declared and never tested: form and region without one informative number."""
+        missing = []
+        for form in self.identity.forms:
+            if not execute.exists(form) or self.format not in (form.formats or self.identity.formats):
+                continue
+            for region in form.regions or self.identity.regions or self.identity.domain.regions:
+                for kind in ("value", "gradient") if self.identity.wrt else ("value",):
+                    cell = self.cells.get((form.label, kind, region))
+                    if cell is None or not cell.informative:
+                        missing.append(f"{form.label}: {kind}, region {region}")
+        return missing
+
+
+def torch_version() -> str:
+    """The version of torch without its build tag ("2.14.1")."""
+    return str(torch.__version__).partition("+")[0]
+
+
+def still_defective(defect: KnownDefect) -> bool:
+    """Whether the defect's witness is still outside the rule and inside what the entry says the kernel does."""
+    identity = IDENTITIES[defect.identity]
+    form = next(form for form in identity.forms if form.label == defect.form)
+    met = measure(identity, form, defect.witness, layout=defect.layout)
+    return any(isinstance(m, Measurement) and bool((m.verdict == KNOWN).any()) for m in met)

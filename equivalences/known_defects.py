@@ -1,0 +1,43 @@
+"""Known defects of PyTorch: data.  Each names the operation, what it really does, and a witness that must still fail.
+
+`as_is` is the operation's rule as the kernel behaves, so that the gate stays sharp beside a defect: an error beyond
+even that is a failure.  An entry whose witness no longer fails is to be deleted (tests/test_known_defects.py says so).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from equivalences.model import KnownDefect, Problem
+from equivalences.rounding.arithmetic import rounded
+from equivalences.rounding.fused import log_of_sum
+from equivalences.rounding.tracker import RULES, Call, Shadow
+
+
+def _log_softmax_in_storage(call: Call) -> Shadow:
+    """Along the last dimension, the sum of exponentials and its logarithm are rounded to the 16-bit format."""
+    dim = call.args[1] % call.out.dim()
+    if dim != call.out.dim() - 1:
+        shadow = RULES["_log_softmax"](call)
+        assert isinstance(shadow, Shadow)
+        return shadow
+    x = call.shadow(call.args[0])
+    row = log_of_sum(call, x, dim, call.format)
+    return rounded(call, -row.gap - row.log, x.e + row.moved + call.arithmetic.u * row.gap + row.log_e, underflow=False)
+
+
+KNOWN_DEFECTS = (
+    KnownDefect(
+        name="log_softmax-16bit-sum",
+        operation="_log_softmax",
+        formats=("bfloat16", "float16"),
+        as_is=_log_softmax_in_storage,
+        identity="log_softmax",
+        form="F.log_softmax(z, dim)",
+        layout="contiguous",
+        witness=Problem("bfloat16", {"z": np.array([[0.0, -6.0]]), "g": np.array([[1.0, 0.5]])}),
+        why="class dimension last: the sum of exponentials and its log are rounded to 16 bits before they are used",
+        link="https://github.com/pytorch/pytorch/issues/113708",
+        seen=("2.13.0", "2.14.1"),
+    ),
+)

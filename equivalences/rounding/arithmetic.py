@@ -1,0 +1,244 @@
+"""Rules for + - * /, fused multiply-adds, matrix products, comparisons and selections.
+
+Every rule is the standard model fl(a op b) = (a op b)(1 + d), |d| <= u (Higham 2002, 2.4), applied to operands that
+are themselves off by e_a and e_b, with no term dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equivalences.rounding.tracker import Call, Shadow, rule
+
+
+def rounded(call: Call, v: Tensor, e: Tensor, roundings: float = 1.0, underflow: bool = True) -> Shadow:
+    """A result `v`, off by `e` before rounding, after `roundings` relative roundings in the kernel's arithmetic.
+
+    16-bit results get one more, into their storage.  Results that might overflow have no bound.  `underflow`: the
+    operation is inexact among subnormals too (sums and differences are not).
+    """
+    inner, stored = call.arithmetic, call.format
+    size = v.abs()
+    e = e + roundings * inner.u * (size + e) + (inner.eta if underflow else 0.0)
+    if stored.precision != inner.precision:
+        e = e + stored.u * (size + e) + stored.eta / 2
+    return Shadow(v, e.masked_fill(size + e > stored.max, math.inf))
+
+
+def exact(v: Tensor, e: Tensor | None = None) -> Shadow:
+    """A result that the operation does not round."""
+    return Shadow(v, torch.zeros(()).double() if e is None else e)
+
+
+def product(a: Shadow, b: Shadow) -> Shadow:
+    """The product of two shadows, before any rounding: |ab - a'b'| <= |a| e_b + |b| e_a + e_a e_b."""
+    return Shadow(a.v * b.v, a.v.abs() * b.e + b.v.abs() * a.e + a.e * b.e)
+
+
+def quotient(a: Shadow, b: Shadow) -> Shadow:
+    """The quotient of two shadows, before any rounding; no bound where the divisor may vanish."""
+    v = a.v / b.v
+    room = b.v.abs() - b.e
+    e = (a.e + v.abs() * b.e) / room
+    return Shadow(v, e.masked_fill(room <= 0, math.inf))
+
+
+def _sum(call: Call, a: Shadow, b: Shadow, alpha: Any) -> Shadow:
+    scale = float(alpha)
+    v, e = a.v + scale * b.v, a.e + abs(scale) * b.e
+    if abs(scale) not in (0.0, 1.0):  # alpha is rounded to the arithmetic, and so is its product
+        e = e + 2 * call.arithmetic.u * (scale * b.v).abs() + call.arithmetic.eta
+    return rounded(call, v, e, underflow=False)
+
+
+@rule("add")
+def _add(call: Call) -> Shadow:
+    return _sum(call, call.shadow(call.args[0]), call.shadow(call.args[1]), call.arg(2, "alpha", 1))
+
+
+@rule("sub")
+def _sub(call: Call) -> Shadow:
+    return _sum(call, call.shadow(call.args[0]), call.shadow(call.args[1]), -call.arg(2, "alpha", 1))
+
+
+@rule("rsub")
+def _rsub(call: Call) -> Shadow:
+    return _sum(call, call.shadow(call.args[1]), call.shadow(call.args[0]), -call.arg(2, "alpha", 1))
+
+
+@rule("mul")
+def _mul(call: Call) -> Shadow:
+    a, b = (x for x in call.args[:2])
+    if b == -1 if not isinstance(b, Tensor) else False:
+        return _negated(call.shadow(a))
+    return rounded(call, *product(call.shadow(a), call.shadow(b)))
+
+
+@rule("div")
+def _div(call: Call) -> Shadow:
+    if call.kwargs.get("rounding_mode"):
+        raise NotImplementedError("a division with a rounding mode is a step function: no bound")
+    return rounded(call, *quotient(call.shadow(call.args[0]), call.shadow(call.args[1])))
+
+
+@rule("reciprocal")
+def _reciprocal(call: Call) -> Shadow:
+    return rounded(call, *quotient(exact(torch.ones(()).double()), call.shadow(call.args[0])))
+
+
+def _negated(a: Shadow) -> Shadow:
+    return Shadow(-a.v, a.e)
+
+
+@rule("neg")
+def _neg(call: Call) -> Shadow:
+    return _negated(call.shadow(call.args[0]))
+
+
+@rule("abs")
+def _abs(call: Call) -> Shadow:
+    a = call.shadow(call.args[0])
+    return Shadow(a.v.abs(), a.e)
+
+
+@rule("sgn", "sign")
+def _sign(call: Call) -> Shadow:
+    a = call.shadow(call.args[0])
+    return Shadow(a.v.sign(), torch.where((a.v.abs() <= a.e) & (a.e > 0), math.inf, 0.0).double())
+
+
+@rule("addcmul")
+def _addcmul(call: Call) -> Shadow:
+    a, b, c = (call.shadow(x) for x in call.args[:3])
+    bc = product(product(b, c), call.shadow(call.kwargs.get("value", 1)))
+    e = a.e + bc.e + 2 * call.arithmetic.u * (bc.v.abs() + bc.e) + call.arithmetic.eta
+    return rounded(call, a.v + bc.v, e, underflow=False)
+
+
+@rule("addcdiv")
+def _addcdiv(call: Call) -> Shadow:
+    a, b, c = (call.shadow(x) for x in call.args[:3])
+    bc = product(quotient(b, c), call.shadow(call.kwargs.get("value", 1)))
+    e = a.e + bc.e + 2 * call.arithmetic.u * (bc.v.abs() + bc.e) + call.arithmetic.eta
+    return rounded(call, a.v + bc.v, e, underflow=False)
+
+
+@rule("lerp")
+def _lerp(call: Call) -> Shadow:
+    # ATen picks a + w (b - a) or b - (b - a)(1 - w) by |w| < 1/2 (Lerp.h); both are within this.
+    a, b, w = (call.shadow(x) for x in call.args[:3])
+    gap = Shadow(b.v - a.v, a.e + b.e)
+    u = call.arithmetic.u
+    gap = Shadow(gap.v, gap.e + u * (gap.v.abs() + gap.e))
+    low = w.v.abs() < 0.5
+    step = product(gap, Shadow(torch.where(low, w.v, 1 - w.v), w.e + u))
+    base = torch.where(low, a.e, b.e)
+    e = base + step.e + u * (step.v.abs() + step.e) + call.arithmetic.eta
+    return rounded(call, a.v + w.v * (b.v - a.v), e, underflow=False)
+
+
+# --- matrix products -------------------------------------------------------------------------------------------
+
+
+def matrix_product(call: Call, a: Shadow, b: Shadow, bias: Shadow | None = None) -> Shadow:
+    """Inner products in any order, with or without fused multiply-add: n u |A||B| (Higham 2002, 3.5)."""
+    inner = call.arithmetic
+    n = a.v.shape[-1] + (bias is not None)
+    gamma = n * inner.u / (1 - n * inner.u)
+    size = (a.v.abs() + a.e) @ (b.v.abs() + b.e)
+    v = a.v @ b.v
+    e = a.v.abs() @ b.e + a.e @ b.v.abs() + a.e @ b.e
+    if bias is not None:
+        v, e, size = v + bias.v, e + bias.e, size + bias.v.abs() + bias.e
+    return rounded(call, v, e + gamma * size + n * inner.eta, roundings=0.0, underflow=False)
+
+
+@rule("mm", "bmm", "mv", "dot", "matmul")
+def _mm(call: Call) -> Shadow:
+    return matrix_product(call, call.shadow(call.args[0]), call.shadow(call.args[1]))
+
+
+@rule("addmm", "baddbmm")
+def _addmm(call: Call) -> Shadow:
+    if call.kwargs.get("alpha", 1) != 1 or call.kwargs.get("beta", 1) != 1:
+        raise NotImplementedError("addmm is followed for alpha = beta = 1 only")
+    bias, a, b = (call.shadow(x) for x in call.args[:3])
+    return matrix_product(call, a, b, bias)
+
+
+# --- comparisons and selections --------------------------------------------------------------------------------
+
+
+def _undecided(a: Shadow, b: Shadow) -> Tensor:
+    """inf where rounding may have decided a comparison, else 0: equal exact operands compare as they should."""
+    reach = a.e + b.e
+    return torch.where((reach > 0) & ((a.v - b.v).abs() <= reach), math.inf, 0.0).double()
+
+
+@rule("eq", "ne", "gt", "ge", "lt", "le")
+def _compare(call: Call) -> Shadow:
+    a, b = (x if isinstance(x, Tensor) else torch.tensor(x) for x in call.args[:2])
+    e = _undecided(call.tracker.shadow(a), _number(call, b))
+    return Shadow(call.out.to("cpu", torch.float64), e)
+
+
+def _number(call: Call, operand: Tensor) -> Shadow:
+    if operand.dim() == 0 and operand.untyped_storage()._cdata not in call.tracker._stored:
+        return exact(operand.to("cpu", torch.float64))
+    return call.tracker.shadow(operand)
+
+
+@rule("bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "all", "any")
+def _logical(call: Call) -> Shadow:
+    # Any undecided operand leaves the result undecided; reductions spread it over the whole result.
+    doubt = [call.shadow(x).e for x in call.args[:2] if isinstance(x, Tensor)]
+    worst = doubt[0] if len(doubt) == 1 else torch.maximum(*torch.broadcast_tensors(*doubt))
+    v = call.out.to("cpu", torch.float64)
+    if v.shape != worst.shape:
+        worst = worst.max().expand(v.shape) if worst.numel() else torch.zeros(v.shape).double()
+    return Shadow(v, worst)
+
+
+@rule("_is_all_true", "_local_scalar_dense", "is_nonzero", "equal", "allclose")
+def _read(call: Call) -> None:
+    """A value read by Python (argument validation): whatever branch it takes, later operations are followed."""
+
+
+@rule("where")
+def _where(call: Call) -> Shadow:
+    if len(call.args) < 3:
+        raise NotImplementedError("where(condition) alone returns positions: no bound")
+    condition, a, b = call.shadow(call.args[0]), call.shadow(call.args[1]), call.shadow(call.args[2])
+    mask = call.args[0].cpu()
+    return Shadow(torch.where(mask, a.v, b.v), torch.where(mask, a.e, b.e) + condition.e)
+
+
+@rule("maximum")
+def _maximum(call: Call) -> Shadow:
+    a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
+    return Shadow(torch.maximum(a.v, b.v), torch.maximum(a.e, b.e))
+
+
+@rule("minimum")
+def _minimum(call: Call) -> Shadow:
+    a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
+    return Shadow(torch.minimum(a.v, b.v), torch.maximum(a.e, b.e))
+
+
+@rule("clamp", "clamp_min", "clamp_max")
+def _clamp(call: Call) -> Shadow:
+    a = call.shadow(call.args[0])
+    low = call.arg(1, "min" if call.name != "clamp_max" else "max")
+    high = call.arg(2, "max")
+    if call.name == "clamp_max":
+        low, high = None, low
+    v = a.v
+    if low is not None:
+        v = torch.maximum(v, call.shadow(low).v)
+    if high is not None:
+        v = torch.minimum(v, call.shadow(high).v)
+    return Shadow(v, a.e + (sum(call.shadow(x).e for x in (low, high) if x is not None)))  # clamping is 1-Lipschitz

@@ -1,0 +1,295 @@
+"""Rules for elementary functions and activations, and for their backward kernels.
+
+Each has two parts: how far an error of the argument can move the exact result (bounded over the whole interval, not
+linearised), and how far the kernel can be from exact (`assumptions`, or the algorithm that it documents).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from equivalences.rounding.arithmetic import exact, product, quotient, rounded
+from equivalences.rounding.tracker import Call, Shadow, rule
+
+_LARGE = 700.0  # exp(700) is finite in float64
+
+
+def growth(e: Tensor) -> Tensor:
+    """expm1(e): the largest relative change of exp(x) when x moves by at most e; inf for huge e."""
+    return torch.expm1(e.clamp_max(_LARGE)).masked_fill(e > _LARGE, math.inf)
+
+
+def exp(call: Call, x: Shadow) -> Shadow:
+    """exp(x), rounded to storage; no bound where it may overflow."""
+    v = torch.exp(x.v)
+    moved = (v * growth(x.e)).masked_fill(v == 0, 0.0)
+    return rounded(call, v, moved, call.assume.relative("exp", 1.0))
+
+
+def log(call: Call, x: Shadow) -> Shadow:
+    """log(x), rounded to storage; no bound where the argument may be zero."""
+    v = torch.log(x.v)
+    ratio = x.e / x.v
+    moved = (-torch.log1p(-ratio)).masked_fill((ratio >= 1) | (x.v <= 0), math.inf)
+    return rounded(call, v, moved, call.assume.relative("log", 1.0))
+
+
+def log1p(call: Call, x: Shadow) -> Shadow:
+    """log(1 + x), rounded to storage; no bound where 1 + x may be zero."""
+    v = torch.log1p(x.v)
+    ratio = x.e / (1 + x.v)
+    moved = (-torch.log1p(-ratio)).masked_fill((ratio >= 1) | (x.v <= -1), math.inf)
+    return rounded(call, v, moved, call.assume.relative("log1p", 1.0))
+
+
+def add(call: Call, a: Shadow, b: Shadow) -> Shadow:
+    """a + b, rounded to storage."""
+    return rounded(call, a.v + b.v, a.e + b.e, underflow=False)
+
+
+def mul(call: Call, a: Shadow, b: Shadow) -> Shadow:
+    """a b, rounded to storage."""
+    return rounded(call, *product(a, b))
+
+
+def div(call: Call, a: Shadow, b: Shadow) -> Shadow:
+    """a / b, rounded to storage."""
+    return rounded(call, *quotient(a, b))
+
+
+def neg(a: Shadow) -> Shadow:
+    """-a, exactly."""
+    return Shadow(-a.v, a.e)
+
+
+def one() -> Shadow:
+    """The constant 1."""
+    return exact(torch.ones(()).double())
+
+
+@rule("exp")
+def _exp(call: Call) -> Shadow:
+    return exp(call, call.shadow(call.args[0]))
+
+
+@rule("log")
+def _log(call: Call) -> Shadow:
+    return log(call, call.shadow(call.args[0]))
+
+
+@rule("log1p")
+def _log1p(call: Call) -> Shadow:
+    return log1p(call, call.shadow(call.args[0]))
+
+
+@rule("expm1")
+def _expm1(call: Call) -> Shadow:
+    x = call.shadow(call.args[0])
+    return rounded(call, torch.expm1(x.v), torch.exp(x.v) * growth(x.e), call.assume.relative("expm1", 1.0))
+
+
+@rule("tanh")
+def _tanh(call: Call) -> Shadow:
+    x = call.shadow(call.args[0])
+    v = torch.tanh(x.v)
+    # tanh' = sech^2 grows at most by exp(2 e) within e of x, and is at most 1.
+    slope = 1 / torch.cosh(x.v.clamp(-_LARGE, _LARGE)).square()
+    moved = torch.minimum(slope * growth(2 * x.e) / 2, x.e)
+    return rounded(call, v, moved.nan_to_num(nan=0.0), call.assume.relative("tanh", 1.0))
+
+
+@rule("sqrt")
+def _sqrt(call: Call) -> Shadow:
+    x = call.shadow(call.args[0])
+    v = torch.sqrt(x.v)
+    # |sqrt(a) - sqrt(b)| = |a - b| / (sqrt a + sqrt b) <= min(e / sqrt a, sqrt e).
+    moved = torch.minimum(x.e / v, torch.sqrt(x.e)).nan_to_num(nan=0.0)
+    return rounded(call, v, moved.masked_fill(x.v < 0, math.inf), call.assume.relative("sqrt", 1.0))
+
+
+@rule("pow")
+def _pow(call: Call) -> Shadow:
+    exponent = call.args[1]
+    if not isinstance(exponent, (int, float)) or exponent not in (2, 3):
+        raise NotImplementedError("pow is followed for the exponents 2 and 3 only")
+    x = call.shadow(call.args[0])
+    power = product(x, x)
+    if exponent == 3:
+        power = product(power, x)
+    return rounded(call, *power, roundings=float(exponent - 1))
+
+
+@rule("square")
+def _square(call: Call) -> Shadow:
+    x = call.shadow(call.args[0])
+    return rounded(call, *product(x, x))
+
+
+@rule("xlogy")
+def _xlogy(call: Call) -> Shadow:
+    x, y = call.shadow(call.args[0]), call.shadow(call.args[1])
+    ratio = y.e / y.v
+    kappa = call.assume.relative("log", call.arithmetic.u)
+    moved = (-torch.log1p(-ratio)).masked_fill((ratio >= 1) | (y.v <= 0), math.inf)
+    logarithm = Shadow(torch.log(y.v), moved + kappa * (torch.log(y.v).abs() + moved))
+    v, e = product(x, logarithm)
+    zero = (x.v == 0) & (x.e == 0)  # 0 log 0 = 0 by definition of xlogy
+    return rounded(call, v.masked_fill(zero, 0.0), e.masked_fill(zero, 0.0))
+
+
+# --- sigmoid and its kin ---------------------------------------------------------------------------------------
+
+
+def _sigmoid_kernel(call: Call, x: Shadow, roundings: float = 2.0) -> Shadow:
+    """1 / (1 + exp(-x)): exp errs by kappa u on its share 1 - s of the sum, then one sum and one division."""
+    s, r = torch.sigmoid(x.v), torch.sigmoid(-x.v)
+    u = call.arithmetic.u
+    moved = torch.minimum(s * r * growth(x.e), torch.ones(()).double())
+    kernel = s * u * (call.assume.relative("exp", 1.0) * r + roundings) * (1 + moved / s.clamp_min(1e-300))
+    # exp(-x) overflows to inf well before the sigmoid itself underflows: the result is then 0.
+    lost = (-x.v + x.e > math.log(call.arithmetic.max)) * s
+    return Shadow(s, moved + kernel + lost)
+
+
+@rule("sigmoid")
+def _sigmoid(call: Call) -> Shadow:
+    return rounded(call, *_sigmoid_kernel(call, call.shadow(call.args[0])), roundings=0.0)
+
+
+def log_sigmoid(call: Call, x: Shadow) -> Shadow:
+    """min(0, x) - log1p(exp(-|x|)) (aten/.../cpu/Activation.cpp), before its final rounding to 16 bits."""
+    u, z = call.arithmetic.u, x.v
+    small = torch.exp(-z.abs())
+    tail = torch.log1p(small)
+    v = torch.clamp_max(z, 0.0) - tail
+    moved = torch.minimum(torch.sigmoid(-z) * growth(x.e), x.e)
+    kernel = call.assume.relative("exp", u) * small / (1 + small) + call.assume.relative("log1p", u) * tail
+    kernel = kernel + 2 * call.arithmetic.eta
+    return Shadow(v, moved + kernel + torch.where(z - x.e < 0, u * (v.abs() + moved), 0.0))
+
+
+@rule("log_sigmoid_forward")
+def _log_sigmoid_forward(call: Call) -> list[Shadow | None]:
+    x = call.shadow(call.args[0])
+    out = rounded(call, *log_sigmoid(call, x), roundings=0.0)
+    if call.out[1].numel() == 0:
+        return [out, exact(torch.zeros(call.out[1].shape).double())]
+    return [out, exp(call, Shadow(-x.v.abs(), x.e))]  # the buffer holds exp(-|x|)
+
+
+@rule("log_sigmoid_backward")
+def _log_sigmoid_backward(call: Call) -> Shadow:
+    g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
+    u = call.arithmetic.u
+    z = x.v
+    if call.args[2].numel():
+        b = call.shadow(call.args[2])
+    else:
+        b = Shadow(torch.exp(-z.abs()), call.assume.relative("exp", u) * torch.exp(-z.abs()))
+    # (z < 0) - sign (b / (1 + b)): relative error of b shrinks by 1 / (1 + b); sum and division add two roundings.
+    q = b.v / (1 + b.v)
+    q_e = b.e / (1 + b.v) / (1 + b.v - b.e) + 2 * u * q
+    slope = torch.sigmoid(-z)
+    slope_e = q_e + torch.where(z - x.e <= 0, u * slope, 0.0)
+    slope_e = slope_e.masked_fill((x.e > 0) & (z.abs() <= x.e), math.inf)
+    return rounded(call, *product(Shadow(slope, slope_e), g))
+
+
+@rule("sigmoid_backward")
+def _sigmoid_backward(call: Call) -> Shadow:
+    # grad * (1 - y) * y, with y the computed sigmoid
+    g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
+    u = call.arithmetic.u
+    rest = Shadow(1 - y.v, y.e + u * (1 - y.v).abs())
+    part = product(product(g, rest), y)
+    return rounded(call, part.v, part.e + u * (part.v.abs() + part.e))
+
+
+@rule("tanh_backward")
+def _tanh_backward(call: Call) -> Shadow:
+    g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
+    u = call.arithmetic.u
+    square = product(y, y)
+    rest = Shadow(1 - square.v, square.e + u * square.v)
+    rest = Shadow(rest.v, rest.e + u * (rest.v.abs() + rest.e))
+    return rounded(call, *product(g, rest))
+
+
+@rule("softplus")
+def _softplus(call: Call) -> Shadow:
+    x = call.shadow(call.args[0])
+    beta, threshold = call.arg(1, "beta", 1), call.arg(2, "threshold", 20)
+    if beta != 1:
+        raise NotImplementedError("softplus is followed for beta = 1 only")
+    u, z = call.arithmetic.u, x.v
+    v = torch.clamp_min(z, 0.0) + torch.log1p(torch.exp(-z.abs()))
+    moved = torch.minimum(torch.sigmoid(z) * growth(x.e), x.e)
+    kernel = call.assume.relative("exp", u) * torch.sigmoid(z) + call.assume.relative("log1p", u) * v
+    linear = z > float(threshold)  # documented: beyond the threshold the function is the identity
+    kernel = torch.where(linear, torch.log1p(torch.exp(-z.abs())), kernel)
+    return rounded(call, v, moved + kernel, roundings=0.0)
+
+
+@rule("softplus_backward")
+def _softplus_backward(call: Call) -> Shadow:
+    g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
+    threshold = call.arg(3, "threshold", 20)
+    s, r = torch.sigmoid(x.v), torch.sigmoid(-x.v)
+    u = call.arithmetic.u
+    moved = s * r * growth(x.e)
+    # grad * z / (z + 1) with z = exp(x): an error of z counts by 1 - s
+    kernel = s * u * (call.assume.relative("exp", 1.0) * r + 2)
+    kernel = torch.where(x.v > float(threshold), r, kernel)
+    return rounded(call, *product(Shadow(s, moved + kernel), g))
+
+
+# --- piecewise linear activations ------------------------------------------------------------------------------
+
+
+@rule("relu")
+def _relu(call: Call) -> Shadow:
+    x = call.shadow(call.args[0])
+    return Shadow(x.v.clamp_min(0.0), torch.where(x.v + x.e <= 0, 0.0, x.e))
+
+
+@rule("threshold_backward")
+def _threshold_backward(call: Call) -> Shadow:
+    g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
+    on = x.v > float(call.args[2])
+    doubt = torch.where((x.e > 0) & ((x.v - float(call.args[2])).abs() <= x.e), math.inf, 0.0)
+    return Shadow(g.v * on, g.e * on + doubt)
+
+
+@rule("hardtanh")
+def _hardtanh(call: Call) -> Shadow:
+    x = call.shadow(call.args[0])
+    return Shadow(x.v.clamp(float(call.arg(1, "min_val", -1)), float(call.arg(2, "max_val", 1))), x.e)
+
+
+@rule("hardtanh_backward")
+def _hardtanh_backward(call: Call) -> Shadow:
+    g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
+    low, high = float(call.args[2]), float(call.args[3])
+    on = (x.v > low) & (x.v < high)
+    near = torch.minimum((x.v - low).abs(), (x.v - high).abs())
+    return Shadow(g.v * on, g.e * on + torch.where((x.e > 0) & (near <= x.e), math.inf, 0.0))
+
+
+@rule("leaky_relu")
+def _leaky_relu(call: Call) -> Shadow:
+    x = call.shadow(call.args[0])
+    slope = call.shadow(call.arg(1, "negative_slope", 0.01))
+    low = rounded(call, *product(x, slope))
+    negative = x.v <= 0
+    return Shadow(torch.where(negative, low.v, x.v), torch.where(x.v + x.e <= 0, low.e, torch.maximum(x.e, low.e * negative)))
+
+
+@rule("leaky_relu_backward")
+def _leaky_relu_backward(call: Call) -> Shadow:
+    g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
+    low = rounded(call, *product(g, call.shadow(call.args[2])))
+    doubt = torch.where((x.e > 0) & (x.v.abs() <= x.e), math.inf, 0.0)
+    return Shadow(torch.where(x.v > 0, g.v, low.v), torch.where(x.v > 0, g.e, low.e) + doubt)

@@ -1,0 +1,320 @@
+"""Rules for fused loss kernels: softmax, log-softmax, negative log-likelihood, binary cross entropy, and backward.
+
+One rule each, from the algorithm that the kernel documents (aten/src/ATen/native: cpu/SoftMaxKernel.cpp, LossNLL.cpp,
+LossNLL2d.cpp, Loss.cpp).  Where a kernel is worse than its rule, that is a known defect, not a wider rule.
+The softmax bounds are those of Blanchard, Higham and Higham, IMA J. Numer. Anal. 2021 (thm 4.3), with the terms kept.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from equivalences.formats import Format
+from equivalences.rounding.arithmetic import exact, product, quotient, rounded
+from equivalences.rounding.assumptions import cascade_height
+from equivalences.rounding.elementary import add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
+from equivalences.rounding.tracker import Call, Shadow, rule
+
+
+class Row(NamedTuple):
+    """What every softmax kernel computes first, along one dimension (kept), with its bounds."""
+
+    top: Tensor  # the maximum m
+    gap: Tensor  # d_i = m - x_i >= 0
+    share: Tensor  # p_i, the exact softmax
+    term: Tensor  # bound on the relative error of exp(x_i - m)
+    total: Tensor  # bound on the relative error of the sum of those
+    log: Tensor  # L = log sum exp(x - m) = lse - m
+    log_e: Tensor  # bound on the error of the computed L, errors of x included
+    moved: Tensor  # how far errors of x can move lse
+
+
+def log_of_sum(call: Call, x: Shadow, dim: int, steps: Format) -> Row:
+    """log(sum(exp(x - max))) with every step rounded to the format `steps` (16-bit steps compute in float32)."""
+    inner = call.arithmetic
+    narrow = steps.u if steps.precision != inner.precision else 0.0
+    u = inner.u + narrow
+    top, where = x.v.max(dim, keepdim=True)
+    gap = top - x.v
+    rest = torch.exp(-gap).scatter(dim, where, 0.0)
+    tail = rest.sum(dim, keepdim=True)
+    log = torch.log1p(tail)
+    share = torch.exp(-gap) / (1 + tail)
+    # Errors of x: lse moves by the mean of e under shares that have themselves moved by exp(2 max e) at most.
+    worst = x.e.expand(x.v.shape).amax(dim, keepdim=True)
+    drift = growth(2 * worst) + 1
+    moved = torch.minimum((share * x.e).sum(dim, keepdim=True) * drift, worst)
+    # Rounding: x_i - m is off by u d_i, exp by kappa u; at the maximum both are exact (exp(0) = 1).
+    term = growth(u * (gap + 2 * worst) + call.assume.relative("exp", inner.u) + narrow) * (gap + worst > 0)
+    n = x.v.shape[dim]
+    height = call.assume.sum_height(n)
+    gamma = height * inner.u / (1 - height * inner.u)
+    total = (share * term.clamp_max(1e300)).sum(dim, keepdim=True) * drift
+    total = total + gamma * (1 + total) + narrow + n * inner.eta
+    change = (-torch.log1p(-total)).masked_fill(total >= 1, math.inf)
+    log_e = change + (call.assume.relative("log", inner.u) + narrow) * (log + change + moved)
+    return Row(top, gap, share, term, total, log, log_e, moved)
+
+
+@rule("_log_softmax")
+def _log_softmax(call: Call) -> Shadow:
+    """(x - max) - log(sum(exp(x - max))): 16-bit rows are computed in float32 and rounded once."""
+    x = call.shadow(call.args[0])
+    row = log_of_sum(call, x, call.args[1], call.arithmetic)
+    return rounded(call, -row.gap - row.log, x.e + row.moved + call.arithmetic.u * row.gap + row.log_e, underflow=False)
+
+
+@rule("_softmax")
+def _softmax(call: Call) -> Shadow:
+    """exp(x - max) / sum: one division, or one reciprocal and one product."""
+    x = call.shadow(call.args[0])
+    row = log_of_sum(call, x, call.args[1], call.arithmetic)
+    moved = row.share * growth(x.e + row.moved)
+    relative = (row.term + row.total) / (1 - row.total) + 2 * call.arithmetic.u
+    kernel = (row.share + moved) * relative.masked_fill(row.total >= 1, math.inf)
+    kernel = kernel.masked_fill(row.share + moved == 0, 0.0) + 2 * call.arithmetic.eta
+    return rounded(call, row.share, moved + kernel, roundings=0.0)
+
+
+@rule("_log_softmax_backward_data")
+def _log_softmax_backward(call: Call) -> Shadow:
+    """g - exp(log_softmax) sum(g), in float32 for 16-bit data."""
+    g, out = call.shadow(call.args[0]), call.shadow(call.args[1])
+    dim, u = call.args[2], call.arithmetic.u
+    total = _row_sum(call, g, dim)
+    share = torch.exp(out.v)
+    share_e = share * growth(out.e + call.assume.relative("exp", u)) + call.arithmetic.eta
+    part = product(Shadow(share, share_e.masked_fill(out.e.isinf(), math.inf)), total)
+    e = g.e + part.e + u * (part.v.abs() + part.e) + call.arithmetic.eta
+    return rounded(call, g.v - part.v, e, underflow=False)
+
+
+@rule("_softmax_backward_data")
+def _softmax_backward(call: Call) -> Shadow:
+    """(g - sum(g s)) s, in float32 for 16-bit data."""
+    g, s = call.shadow(call.args[0]), call.shadow(call.args[1])
+    dim, u = call.args[2], call.arithmetic.u
+    terms = product(g, s)
+    terms = Shadow(terms.v, terms.e + u * (terms.v.abs() + terms.e) + call.arithmetic.eta)
+    total = _row_sum(call, terms, dim)
+    rest = Shadow(g.v - total.v, g.e + total.e)
+    rest = Shadow(rest.v, rest.e + u * (rest.v.abs() + rest.e))
+    return rounded(call, *product(rest, s))
+
+
+def _row_sum(call: Call, x: Shadow, dim: int) -> Shadow:
+    """A sum along one dimension inside a kernel: exact zeros (one-hot gradients) add exactly."""
+    size = x.v.abs() + x.e
+    terms = (size > 0).sum(dim, keepdim=True)
+    h = torch.clamp_max((terms - 1).clamp_min(0), call.assume.sum_height(x.v.shape[dim])).double() * call.arithmetic.u
+    e = x.e.expand(x.v.shape).sum(dim, keepdim=True) + h / (1 - h) * size.sum(dim, keepdim=True)
+    return Shadow(x.v.sum(dim, keepdim=True), e)
+
+
+# --- negative log-likelihood -----------------------------------------------------------------------------------
+
+_NONE, _MEAN, _SUM = 0, 1, 2
+
+
+def _picked(x: Tensor, target: Tensor, kept: Tensor) -> Tensor:
+    """The target's entry of every row; class dimension 1 (0 for an unbatched row); 0 where the row is ignored."""
+    dim = 0 if target.dim() == 0 else 1
+    return x.gather(dim, target.masked_fill(~kept, 0).unsqueeze(dim)).squeeze(dim).masked_fill(~kept, 0.0)
+
+
+def _nll_weights(call: Call, target: Tensor, kept: Tensor) -> Shadow:
+    weight = call.args[2]
+    if weight is None:
+        return exact(kept.double(), torch.zeros(target.shape).double())
+    w = call.shadow(weight)
+    chosen = target.masked_fill(~kept, 0)
+    return Shadow(w.v[chosen].masked_fill(~kept, 0.0), w.e.expand(w.v.shape)[chosen].masked_fill(~kept, 0.0))
+
+
+def _accumulated(call: Call, terms: Shadow) -> Shadow:
+    """A total by ATen's cascade sum, in the storage format; zeros (ignored rows) add exactly."""
+    size = (terms.v.abs() + terms.e).flatten()
+    n = int((size > 0).sum())
+    hu = min(cascade_height(terms.v.numel()), max(n - 1, 0)) * call.format.u
+    e = terms.e.sum() + (hu / (1 - hu) if hu < 1 else math.inf) * size.sum()
+    v = terms.v.sum()
+    return Shadow(v, e.masked_fill(size.sum() > call.format.max, math.inf))
+
+
+@rule("nll_loss_forward", "nll_loss2d_forward")
+def _nll_forward(call: Call) -> list[Shadow]:
+    x, target = call.shadow(call.args[0]), call.args[1].cpu()
+    reduction, ignore_index = call.args[3], call.args[4]
+    kept = target != ignore_index
+    w = _nll_weights(call, target, kept)
+    picked = Shadow(-_picked(x.v, target, kept), _picked(x.e.expand(x.v.shape), target, kept))
+    weighted = call.args[2] is not None
+    u = call.format.u
+    terms = product(picked, w) if weighted else picked
+    if weighted:
+        terms = Shadow(terms.v, terms.e + u * (terms.v.abs() + terms.e) + call.format.eta)
+    if reduction == _NONE:
+        e = terms.e.masked_fill(terms.v.abs() + terms.e > call.format.max, math.inf)
+        return [Shadow(terms.v, e), exact(torch.zeros(call.out[1].shape).double())]
+    total = _accumulated(call, terms)
+    if weighted:
+        count = _accumulated(call, w)
+    else:
+        n = kept.sum().double()
+        count = Shadow(n, torch.where(n > 2.0**call.format.precision, u * n, 0.0).double())
+        count = Shadow(n, count.e.masked_fill(n + count.e > call.format.max, math.inf))
+    if reduction == _SUM:
+        return [total, count]
+    v, e = quotient(total, count)
+    e = e + u * (v.abs() + e) + call.format.eta
+    return [Shadow(v, e), count]
+
+
+@rule("nll_loss_backward", "nll_loss2d_backward")
+def _nll_backward(call: Call) -> Shadow:
+    g, target = call.shadow(call.args[0]), call.args[2].cpu()
+    reduction, ignore_index = call.args[4], call.args[5]
+    kept = target != ignore_index
+    u = call.format.u
+    weight = call.args[3]
+    weights = Shadow(kept.double(), torch.zeros(target.shape).double())
+    if weight is not None:
+        w = call.shadow(weight)
+        chosen = target.masked_fill(~kept, 0)
+        weights = Shadow(w.v[chosen].masked_fill(~kept, 0.0), w.e.expand(w.v.shape)[chosen].masked_fill(~kept, 0.0))
+    if reduction == _MEAN:
+        v, e = quotient(g, call.shadow(call.args[6]))
+        g = Shadow(v, e + u * (v.abs() + e) + call.format.eta)
+    part = product(neg(g), weights)
+    if weight is not None:
+        part = Shadow(part.v, part.e + u * (part.v.abs() + part.e) + call.format.eta)
+    dim = 0 if target.dim() == 0 else 1
+    where = target.masked_fill(~kept, 0).unsqueeze(dim)
+    zeros = torch.zeros(call.out.shape).double()
+    part = Shadow(*(x.expand(target.shape).masked_fill(~kept, 0.0).unsqueeze(dim) for x in part))
+    return Shadow(zeros.scatter(dim, where, part.v), zeros.scatter(dim, where, part.e))
+
+
+# --- binary cross entropy --------------------------------------------------------------------------------------
+
+
+def _reduced(call: Call, terms: Shadow, reduction: int) -> Shadow:
+    """The reduction that elementwise losses share: at::sum or at::mean of the stored terms."""
+    if reduction == _NONE:
+        return terms
+    n = terms.v.numel()
+    hu = call.assume.sum_height(n) * call.arithmetic.u
+    e = terms.e.expand(terms.v.shape)
+    v, e = terms.v.sum(), e.sum() + hu / (1 - hu) * (terms.v.abs() + e).sum()
+    if reduction == _MEAN:
+        return rounded(call, v / n, e / n)
+    return rounded(call, v, e, roundings=0.0, underflow=False)
+
+
+def _weighted(call: Call, terms: Shadow, weight: Tensor | None) -> Shadow:
+    return terms if weight is None else mul(call, terms, call.shadow(weight))
+
+
+@rule("binary_cross_entropy")
+def _binary_cross_entropy(call: Call) -> Shadow:
+    """(t - 1) max(log1p(-x), -100) - t max(log(x), -100), each step in the storage format."""
+    x, t = call.shadow(call.args[0]), call.shadow(call.args[1])
+    hit = _clamped_log(log(call, x))
+    miss = _clamped_log(log1p(call, neg(x)))
+    rest = add(call, t, neg(one()))
+    terms = add(call, _times(call, rest, miss), neg(_times(call, t, hit)))
+    return _reduced(call, _weighted(call, terms, call.arg(2, "weight")), call.arg(3, "reduction", _MEAN))
+
+
+def _clamped_log(logarithm: Shadow) -> Shadow:
+    """The clamp at -100 (torch.nn.BCELoss documentation) only ever replaces a logarithm without a bound."""
+    floor = torch.full((), -100.0).double()
+    v = torch.maximum(logarithm.v, floor)
+    return Shadow(v, torch.where(logarithm.v + logarithm.e < floor, (logarithm.v - floor).abs() + logarithm.e, logarithm.e))
+
+
+def _times(call: Call, factor: Shadow, logarithm: Shadow) -> Shadow:
+    """factor * clamped logarithm: finite, so that an exact zero factor removes even a logarithm without a bound."""
+    v, e = mul(call, factor, Shadow(logarithm.v.clamp_min(-100.0), logarithm.e))
+    none = (factor.v == 0) & (factor.e == 0)
+    return Shadow(v.masked_fill(none, 0.0), e.masked_fill(none, 0.0))
+
+
+@rule("binary_cross_entropy_backward")
+def _binary_cross_entropy_backward(call: Call) -> Shadow:
+    """g (x - t) / ((1 - x) x): the derivative; that the kernel divides by no less than 1e-12 is not part of it."""
+    g, x, t = (call.shadow(a) for a in call.args[:3])
+    gap = add(call, x, neg(t))
+    below = mul(call, add(call, one(), neg(x)), x)
+    part = mul(call, g, gap)
+    terms = rounded(call, *quotient(part, below))
+    terms = _weighted(call, terms, call.arg(3, "weight"))
+    if call.arg(4, "reduction", _MEAN) == _MEAN:
+        n = x.v.numel()
+        return rounded(call, terms.v / n, terms.e / n)
+    return terms
+
+
+@rule("binary_cross_entropy_with_logits")
+def _binary_cross_entropy_with_logits(call: Call) -> Shadow:
+    """(1 - t) z - (1 + (w - 1) t) log_sigmoid(z), each step in the storage format."""
+    z, t = call.shadow(call.args[0]), call.shadow(call.args[1])
+    weight, pos_weight = call.arg(2, "weight"), call.arg(3, "pos_weight")
+    tail = neg(rounded(call, *log_sigmoid(call, z), roundings=0.0))
+    if pos_weight is not None:
+        factor = add(call, mul(call, add(call, call.shadow(pos_weight), neg(one())), t), one())
+        tail = mul(call, tail, factor)
+    part = mul(call, _exact_difference(call, t), z)
+    terms = add(call, part, tail)
+    # t = 1: the first summand is an exact zero, and adding it rounds nothing.
+    gone = (t.v == 1) & (t.e == 0)
+    terms = Shadow(terms.v, torch.where(gone, tail.e.expand(terms.v.shape), terms.e))
+    return _reduced(call, _weighted(call, terms, weight), call.arg(4, "reduction", _MEAN))
+
+
+def _exact_difference(call: Call, t: Shadow) -> Shadow:
+    """1 - t, exact for the hard targets 0 and 1."""
+    v, e = add(call, one(), neg(t))
+    return Shadow(v, torch.where(((t.v == 0) | (t.v == 1)) & (t.e == 0), 0.0, e))
+
+
+@rule("soft_margin_loss")
+def _soft_margin_loss(call: Call) -> Shadow:
+    """log(1 + exp(-t z)), each step in the storage format."""
+    z, t = call.shadow(call.args[0]), call.shadow(call.args[1])
+    terms = log(call, add(call, one(), exp(call, mul(call, neg(z), t))))
+    return _reduced(call, terms, call.arg(2, "reduction", _MEAN))
+
+
+@rule("soft_margin_loss_backward")
+def _soft_margin_loss_backward(call: Call) -> Shadow:
+    """-norm t y / (1 + y) g with y = exp(-t z), each step in the storage format."""
+    g, z, t = (call.shadow(a) for a in call.args[:3])
+    norm = 1.0 / z.v.numel() if call.arg(3, "reduction", _MEAN) == _MEAN else 1.0
+    y = exp(call, mul(call, neg(t), z))
+    # y / (1 + y) as one function of y, so that an infinite y costs its own bound only once
+    top = mul(call, mul(call, t, y), call.shadow(-norm))
+    below = add(call, y, one())
+    return mul(call, rounded(call, *quotient(top, below)), g)
+
+
+@rule("mse_loss")
+def _mse_loss(call: Call) -> Shadow:
+    a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
+    u = call.arithmetic.u
+    gap = Shadow(a.v - b.v, a.e + b.e + u * ((a.v - b.v).abs() + a.e + b.e))
+    terms = rounded(call, *product(gap, gap))
+    return _reduced(call, terms, call.arg(2, "reduction", _MEAN))
+
+
+@rule("mse_loss_backward")
+def _mse_loss_backward(call: Call) -> Shadow:
+    g, a, b = (call.shadow(x) for x in call.args[:3])
+    u = call.arithmetic.u
+    norm = call.shadow(2.0 / a.v.numel() if call.arg(3, "reduction", _MEAN) == _MEAN else 2.0)
+    gap = Shadow(a.v - b.v, a.e + b.e + u * ((a.v - b.v).abs() + a.e + b.e))
+    return rounded(call, *product(product(norm, gap), g), roundings=2.0)

@@ -1,0 +1,130 @@
+"""Rules for sums, means, maxima and log-sum-exp."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equivalences.rounding.arithmetic import exact, rounded
+from equivalences.rounding.tracker import Call, Shadow, rule
+
+
+def dims_of(x: Tensor, dim: Any) -> list[int]:
+    """The reduced dimensions as a list of non-negative numbers; none given means all."""
+    if dim is None or (isinstance(dim, (list, tuple)) and not dim):
+        return list(range(x.dim()))
+    return [d % max(x.dim(), 1) for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
+
+
+def count(x: Tensor, dims: list[int]) -> int:
+    """How many numbers a reduction over `dims` takes in."""
+    return math.prod(x.shape[d] for d in dims)
+
+
+def summed(x: Shadow, dims: list[int], keepdim: bool, u: float, height: int) -> Shadow:
+    """A sum with at most `height` additions on the way of any term: h u / (1 - h u) sum |x| (Higham 2002, 4.2)."""
+    e = x.e.expand(x.v.shape)
+    if not dims:
+        return Shadow(x.v, e)
+    gamma = height * u / (1 - height * u) if height * u < 1 else math.inf
+    v, propagated = x.v.sum(dims, keepdim), e.sum(dims, keepdim)
+    if gamma == 0:
+        return Shadow(v, propagated)
+    return Shadow(v, propagated + gamma * (x.v.abs() + e).sum(dims, keepdim))
+
+
+def _sum_over(call: Call, mean: bool) -> Shadow:
+    x = call.shadow(call.args[0])
+    dims = dims_of(x.v, call.arg(1, "dim"))
+    n = count(x.v, dims)
+    total = summed(x, dims, bool(call.arg(2, "keepdim", False)), call.arithmetic.u, call.assume.sum_height(n))
+    if not call.args[0].is_floating_point() and not mean:
+        return total  # integers and booleans are counted exactly
+    if mean:
+        return rounded(call, total.v / n, total.e / n)
+    return rounded(call, *total, roundings=0.0, underflow=False)
+
+
+@rule("sum")
+def _sum(call: Call) -> Shadow | None:
+    if not call.out.is_floating_point():
+        x = call.shadow(call.args[0])
+        doubt = x.e.expand(x.v.shape)
+        v = call.out.to("cpu", torch.float64)
+        dims = dims_of(x.v, call.arg(1, "dim"))
+        return Shadow(v, doubt.sum(dims, bool(call.arg(2, "keepdim", False))) if dims else doubt)
+    return _sum_over(call, mean=False)
+
+
+@rule("mean")
+def _mean(call: Call) -> Shadow:
+    return _sum_over(call, mean=True)
+
+
+@rule("amax", "amin")
+def _extreme(call: Call) -> Shadow:
+    x = call.shadow(call.args[0])
+    dims, keep = dims_of(x.v, call.arg(1, "dim")), bool(call.arg(2, "keepdim", False))
+    v = x.v.amax(dims, keep) if call.name == "amax" else x.v.amin(dims, keep)
+    return Shadow(v, x.e.expand(x.v.shape).amax(dims, keep))  # the maximum is 1-Lipschitz in the largest change
+
+
+def _ambiguous(x: Shadow, dim: int, keepdim: bool, largest: bool) -> Tensor:
+    """inf where rounding may have moved the position of the extreme entry; ties of exact data are no doubt."""
+    v = x.v if largest else -x.v
+    best, where = v.max(dim, keepdim=True)
+    near = (v + x.e >= best - x.e.expand(v.shape).gather(dim, where)) & (x.e + torch.zeros_like(v) > 0)
+    rivals = near.scatter(dim, where, False).any(dim, keepdim=keepdim)
+    return torch.where(rivals, math.inf, 0.0).double()
+
+
+@rule("max", "min")
+def _max(call: Call) -> tuple[Shadow, Shadow] | Shadow:
+    x = call.shadow(call.args[0])
+    largest = call.name == "max"
+    if len(call.args) > 1 and isinstance(call.args[1], Tensor):
+        y = call.shadow(call.args[1])
+        v = torch.maximum(x.v, y.v) if largest else torch.minimum(x.v, y.v)
+        return Shadow(v, torch.maximum(x.e, y.e))
+    e = x.e.expand(x.v.shape)
+    if isinstance(call.out, Tensor):
+        return Shadow(x.v.max() if largest else x.v.min(), e.max())
+    dim, keep = call.args[1] % max(x.v.dim(), 1), bool(call.arg(2, "keepdim", False))
+    v = (x.v.max(dim, keep) if largest else x.v.min(dim, keep)).values
+    return Shadow(v, e.amax(dim, keep)), Shadow(
+        call.out[1].to("cpu", torch.float64), _ambiguous(x, dim, keep, largest)
+    )
+
+
+@rule("argmax", "argmin")
+def _argmax(call: Call) -> Shadow:
+    x = call.shadow(call.args[0])
+    dim, keep = call.arg(1, "dim"), bool(call.arg(2, "keepdim", False))
+    if dim is None:
+        x, dim = Shadow(x.v.reshape(-1), x.e.expand(x.v.shape).reshape(-1)), 0
+    return Shadow(call.out.to("cpu", torch.float64), _ambiguous(x, dim, keep, call.name == "argmax"))
+
+
+@rule("aminmax", "_assert_async")
+def _checked(call: Call) -> list[Shadow | None]:
+    outs = call.out if isinstance(call.out, (list, tuple)) else [call.out]
+    return [exact(o.to("cpu", torch.float64)) if isinstance(o, Tensor) else None for o in outs]
+
+
+@rule("logsumexp")
+def _logsumexp(call: Call) -> Shadow:
+    """max + log(sum(exp(x - max))), every step rounded to the storage format (LogsumexpKernel / ReduceOps.cpp)."""
+    from equivalences.rounding.fused import log_of_sum  # noqa: PLC0415  (fused stands on this module)
+
+    x = call.shadow(call.args[0])
+    dims, keep = dims_of(x.v, call.args[1]), bool(call.arg(2, "keepdim", False))
+    if len(dims) != 1:
+        raise NotImplementedError("logsumexp is followed over one dimension")
+    row = log_of_sum(call, x, dims[0], call.format)
+    top, log = row.top, Shadow(row.log, row.log_e)
+    if not keep:
+        top, log = top.squeeze(dims[0]), Shadow(log.v.squeeze(dims[0]), log.e.squeeze(dims[0]))
+    return rounded(call, top + log.v, log.e, underflow=False)

@@ -1,0 +1,250 @@
+"""Running error analysis: a dispatch mode that carries, beside every tensor, its exact value and an error bound.
+
+While a formulation runs, `Tracker` sees every ATen operation, forward and backward, and keeps for each tensor a
+*shadow*: the value `v` that exact arithmetic would have given (in float64) and a bound `e` on |computed - exact|
+(Wilkinson; Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., 3.3).  One rule an operation; a
+composition, and its gradient, gets its bound for nothing.
+
+Shadows are kept by storage and addressed by view geometry, not by Python object: a view shares its base's shadow,
+and writing in place through either changes both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from equivalences import formats
+from equivalences.formats import Format
+from equivalences.rounding.assumptions import Assumptions, assumptions
+
+
+class Shadow(NamedTuple):
+    """The exact value `v` and the bound `e` on |computed - v|, float64 CPU tensors of the tensor's shape.
+
+    `e` is inf where the analysis gives no bound: an overflow, a pole, a branch that rounding may have decided.
+    """
+
+    v: Tensor
+    e: Tensor
+
+
+class Untracked(RuntimeError):
+    """A bound was lost: an operation has no rule, or a tensor was never declared."""
+
+
+Rule = Callable[["Call"], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*operations: str) -> Callable[[Rule], Rule]:
+    """Registers one rule for ATen operations, by packet name ("add", "_log_softmax"); ``add_`` is ``add``."""
+
+    def register(function: Rule) -> Rule:
+        for operation in operations:
+            if operation in RULES:
+                raise ValueError(f"two rules for aten::{operation}")
+            RULES[operation] = function
+        return function
+
+    return register
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation as it ran: what came out, what should have, and by how much it might have been off."""
+
+    operation: str
+    computed: Tensor
+    v: Tensor
+    e: Tensor
+
+
+class Call:
+    """One operation seen by the tracker, as its rule sees it."""
+
+    __slots__ = ("args", "assume", "func", "kwargs", "name", "out", "tracker")
+
+    def __init__(
+        self, tracker: Tracker, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
+    ) -> None:
+        self.tracker, self.name, self.func = tracker, name, func
+        self.args, self.kwargs, self.out = args, kwargs, out
+        self.assume = tracker.assume
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument by position or by keyword, as the schema allows both."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def shadow(self, operand: Any) -> Shadow:
+        """The shadow of a tensor, or of a Python number as the kernel takes it in (rounded to its arithmetic)."""
+        if isinstance(operand, Tensor):
+            return self.tracker.shadow(operand)
+        value = float(operand)
+        e = 0.0
+        if self.format.name != "float64" and math.isfinite(value):
+            e = abs(float(torch.tensor(value, dtype=self.arithmetic.dtype)) - value)
+        return Shadow(torch.tensor(value, dtype=torch.float64), torch.tensor(e, dtype=torch.float64))
+
+    @property
+    def format(self) -> Format:
+        """The format of the result (of the first floating-point result)."""
+        return formats.of(next(t.dtype for t in _tensors(self.out) if t.is_floating_point()))
+
+    @property
+    def arithmetic(self) -> Format:
+        """The format in which the kernel computes: float32 for 16-bit data (at::opmath_type), else the data's."""
+        own = self.format
+        return formats.FORMATS["float32"] if own.precision < 24 else own
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for branch in tree:
+            yield from _tensors(branch)
+
+
+@dataclass
+class _Stored:
+    storage: torch.UntypedStorage  # kept alive: its address is the key
+    v: Tensor
+    e: Tensor
+
+
+@dataclass(eq=False)
+class Tracker(TorchDispatchMode):
+    """The mode itself; enter it, `declare` the inputs, run, and ask for `shadow(out)`.
+
+    as_is     rules that replace the registered ones for this run (see `model.KnownDefect`).
+    history   keep every step, to name the first operation that exceeded its bound.
+    """
+
+    device: str = "cpu"
+    as_is: Mapping[str, Rule] = field(default_factory=dict)
+    history: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.assume: Assumptions = assumptions(self.device)
+        self.steps: list[Step] = []
+        self._stored: dict[int, _Stored] = {}
+
+    def declare(self, tensor: Tensor) -> Tensor:
+        """Says that `tensor` holds exact data: an input or a constant."""
+        if not tensor.is_floating_point():
+            return tensor  # integers and booleans are exact until a comparison says otherwise
+        with _outside():
+            self._write(tensor, Shadow(tensor.detach().to("cpu", torch.float64), torch.zeros(()).double()))
+        return tensor
+
+    def shadow(self, tensor: Tensor) -> Shadow:
+        """The shadow of a tensor.  Raises Untracked for floating-point data that was never declared or computed."""
+        stored = self._stored.get(tensor.untyped_storage()._cdata)
+        if stored is None:
+            if tensor.is_floating_point():
+                raise Untracked(
+                    f"a {tuple(tensor.shape)} {tensor.dtype} tensor has no error bound: make it an item of the problem "
+                    "or build it from exact constants inside the form"
+                )
+            v = tensor.detach().to("cpu", torch.float64)
+            return Shadow(v, torch.zeros(()).double().expand(v.shape))
+        geometry = tensor.size(), tensor.stride(), tensor.storage_offset()
+        return Shadow(stored.v.as_strided(*geometry), stored.e.as_strided(*geometry))
+
+    def _write(self, tensor: Tensor, shadow: Shadow) -> None:
+        v = shadow.v.expand(tensor.shape)
+        # No finite value, no bound: nan must not pass for one.
+        e = shadow.e.expand(tensor.shape).nan_to_num(nan=math.inf, posinf=math.inf)
+        e = e.masked_fill(~v.isfinite(), math.inf)
+        storage = tensor.untyped_storage()
+        stored = self._stored.get(storage._cdata)
+        if stored is None and not tensor.is_floating_point() and not e.any():
+            return
+        if stored is None:
+            if tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes():
+                self._stored[storage._cdata] = _Stored(storage, v.reshape(-1), e.reshape(-1))
+                return
+            size = storage.nbytes() // tensor.element_size()
+            stored = _Stored(storage, torch.zeros(size).double(), torch.full((size,), math.inf).double())
+            self._stored[storage._cdata] = stored
+        else:  # a stored shadow may be shared with the one it was copied from
+            stored.v, stored.e = stored.v.clone(), stored.e.clone()
+        geometry = tensor.size(), tensor.stride(), tensor.storage_offset()
+        stored.v.as_strided(*geometry).copy_(v)
+        stored.e.as_strided(*geometry).copy_(e)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        with _outside():
+            self._follow(func, args, kwargs, out)
+        return out
+
+    def _follow(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
+        name = func._schema.name.partition("::")[2]
+        if func.namespace not in ("aten", "prims"):
+            if func.namespace != "profiler":
+                raise Untracked(f"{func} is not an ATen operation: no rule can be written for it in `rounding`")
+            return
+        mutates = func._schema.is_mutable
+        results = list(_tensors(out))
+        inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
+        if not mutates:
+            known = {t.untyped_storage()._cdata for t in inputs}
+            if results and all(t.untyped_storage()._cdata in known for t in results):
+                if any(t.is_floating_point() != inputs[0].is_floating_point() for t in results):
+                    raise Untracked(f"aten::{name} reinterprets bits: no error bound survives that")
+                return  # a view: geometry does the rest
+        touched = [*inputs, *results]
+        if not any(t.is_floating_point() or t.untyped_storage()._cdata in self._stored for t in touched):
+            return  # exact data only
+        if mutates and name.endswith("_"):
+            name = name[:-1]
+            results = list(_tensors(args[0]))
+            out = args[0]
+        found = self.as_is.get(name) or RULES.get(name)
+        if found is None:
+            raise Untracked(f"aten::{name} has no rounding rule: add one with @rule({name!r}) in equivalences/rounding")
+        call = Call(self, name, func, args, kwargs, out)
+        shadows = found(call)
+        if shadows is None:
+            return
+        if isinstance(shadows, Shadow):
+            shadows = [shadows]
+        for tensor, shadow in zip(results, shadows, strict=True):
+            if shadow is not None:
+                self._write(tensor, shadow)
+                if self.history:
+                    kept = self.shadow(tensor)
+                    self.steps.append(
+                        Step(f"aten::{name}", tensor.detach().to("cpu", torch.float64, copy=True), kept.v, kept.e)
+                    )
+
+    def first_excess(self) -> Step | None:
+        """The first recorded step whose own result lies outside its bound; None if none does (needs `history`)."""
+        for step in self.steps:
+            # In float64 the shadow value is no better than the computed one: grant it the same bound again.
+            slack = step.e * 2 if step.computed.dtype == torch.float64 else step.e
+            if bool(((step.computed - step.v).abs() > slack).any()):
+                return step
+        return None
+
+
+@contextmanager
+def _outside() -> Iterator[None]:
+    """Shadow arithmetic: plain tensors, no autograd, whatever the form has switched on."""
+    with torch.no_grad():
+        yield
