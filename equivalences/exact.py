@@ -134,7 +134,7 @@ class Number:
             "leaky_relu, or compare the problem's plain numbers"
         )
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = __int__ = _refuse  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = __int__ = _refuse
 
     # The functions below are methods because an element of the level above calls them so, as it does arb's.
 
@@ -336,6 +336,18 @@ def logsumexp(xs: Iterable[Real]) -> Number:
     return _node(numbers[m].v + s.log1p(), numbers, partials)
 
 
+def argmax(xs: Iterable[Real]) -> int:
+    """The first index of the largest of exact numbers.  Raises ValueError if a ball leaves it open."""
+    balls = [_ball(x.v) for x in _numbers(xs)]
+    best = 0
+    for i, ball in enumerate(balls):
+        if ball > balls[best]:
+            best = i
+        elif not ball <= balls[best]:
+            raise ValueError("argmax: the numbers are not known well enough to tell which is largest")
+    return best
+
+
 def _log_softmax(numbers: Sequence[Number]) -> tuple[list[Number], list[Element]]:
     """Log softmax and the values of softmax, as n small nodes on one that costs n: (x_i - x_m) - log1p(s).
 
@@ -439,15 +451,22 @@ def grad(output: Number, inputs: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Enclosure:
-    """Exact values in float64: each lies in hi + lo +- radius; an infinite radius means that nothing is known.
+    """Exact values in float64: each lies in (hi + lo +- radius) / 2**shift; an infinite radius: nothing is known.
 
     `hi` is the float64 nearest to the midpoint, `lo` the float64 nearest to the rest, `radius` an upper bound.
-    An exact infinity has hi = +-inf and radius 0.
+    An exact infinity has hi = +-inf and radius 0.  Numbers near the subnormals of float64 are scaled up by 2**shift,
+    so that an error is known to a fraction of the spacing there too.
     """
 
     hi: Float64
     lo: Float64
     radius: Float64
+    shift: npt.NDArray[np.int64] | int = 0
+
+    @property
+    def nearest(self) -> Float64:
+        """The exact values, rounded to float64."""
+        return np.asarray(np.ldexp(self.hi, -np.asarray(self.shift)), dtype=np.float64)
 
     def error(self, got: npt.ArrayLike) -> tuple[Float64, Float64]:
         """Rigorous lower and upper bounds of |got - exact|.
@@ -455,7 +474,22 @@ class Enclosure:
         A nan or inf is infinitely far from a finite exact value, and 0 away from an equal infinity.  Where the
         radius is infinite the bounds are 0 and inf whatever `got` is: undecided.
         """
-        x = np.asarray(got, dtype=np.float64)
+        lower, upper = self._scaled_error(got)
+        back = -np.asarray(self.shift)
+        low, high = np.ldexp(lower, back), np.ldexp(upper, back)
+        moved = (back != 0) & (upper > 0)
+        return np.where(moved, np.maximum(0.0, -_up(-low)), low), np.where(moved, _up(high), high)
+
+    def compare(self, got: npt.ArrayLike, allowance: Float64) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Where |got - exact| is surely within, and where it is surely beyond, the allowance; elsewhere undecided."""
+        lower, upper = self._scaled_error(got)
+        with np.errstate(over="ignore"):
+            allowed = np.ldexp(allowance, np.asarray(self.shift))
+        return upper <= allowed, lower > allowed
+
+    def _scaled_error(self, got: npt.ArrayLike) -> tuple[Float64, Float64]:
+        with np.errstate(over="ignore"):
+            x = np.ldexp(np.asarray(got, dtype=np.float64), np.asarray(self.shift))
         with np.errstate(all="ignore"):
             # TwoSum (Knuth): got - hi = s + e exactly, unless it overflows.  Then c = fl(e - lo), t = fl(s + c) give
             # |got - hi - lo - t| <= u (|c| + |t|), with no underflow term since sums of float64 are exact below
@@ -485,8 +519,18 @@ def _up(x: Float64) -> Float64:
     return np.nextafter(x, np.inf)
 
 
-def _split(v: arb) -> tuple[float, float, float]:
-    """hi, lo and the radius of what lo is rounded from (0 only if that is exactly 0) of one ball."""
+# Numbers below 2**-900 are held multiplied by 2**600: far from the subnormals, and still far from overflow.
+_TINY, _SHIFT = 2.0**-900, 600
+
+
+def _split(v: arb) -> tuple[float, float, float, int]:
+    """hi, lo, the radius of what lo is rounded from (0 only if that is exactly 0), and the shift of one ball."""
+    if v.is_finite() and not v.is_zero() and abs(float(v.abs_upper())) < _TINY:
+        return *_parts(v * arb(2) ** _SHIFT), _SHIFT
+    return *_parts(v), 0
+
+
+def _parts(v: arb) -> tuple[float, float, float]:
     hi = float(v)
     if not math.isfinite(hi):
         if math.isinf(hi) and not v.is_finite() and v.is_exact():
@@ -499,12 +543,12 @@ def _split(v: arb) -> tuple[float, float, float]:
 
 
 def _enclose(balls: Iterable[arb], shape: tuple[int, ...]) -> Enclosure:
-    hi, lo, radius = np.array([_split(v) for v in balls], dtype=np.float64).reshape(-1, 3).T
+    hi, lo, radius, shift = np.array([_split(v) for v in balls], dtype=np.float64).reshape(-1, 4).T
     # To be covered: the radius of the rest, and the rounding of its midpoint to lo, at most u |lo| + eta / 2.  The
     # float64 arithmetic here loses at most 3 u of that and 5 eta / 2; 8 u and 4 eta more make up for it.
     u, eta = _BINARY64.u, _BINARY64.eta
     radius = np.where((lo == 0) & (radius == 0), 0.0, (radius + u * np.abs(lo)) * (1 + 8 * u) + 4 * eta)
-    columns = [np.array(column).reshape(shape) for column in (hi, lo, radius)]
+    columns = [np.array(column).reshape(shape) for column in (hi, lo, radius, shift.astype(np.int64))]
     for column in columns:
         column.setflags(write=False)  # results are cached and shared
     return Enclosure(*columns)

@@ -217,9 +217,9 @@ def run(
     """
     plan, rows = LAYOUTS[layout], rows_of(identity, problem)
     items = arguments(identity, problem, layout, device, fmt)
-    upstream = items.pop("g", None)
+    upstream = items.pop("g", None) if identity.wrt else None
     names = tuple(items)
-    leaves = {name: items[name].requires_grad_() for name in identity.wrt} if upstream is not None else {}
+    leaves = {name: items[name].requires_grad_() for name in identity.wrt}
     if mode == "compiled":
         call = _compiled(form, names, (fmt or problem.format, layout, device))
     else:
@@ -229,7 +229,7 @@ def run(
     def both() -> dict[str, Tensor]:
         value = call(**items)
         found = {"value": value}
-        if leaves:
+        if upstream is not None:
             if upstream.shape != value.shape:
                 raise ValueError(f"the form returned shape {tuple(value.shape)}, not {tuple(upstream.shape)}")
             found |= {
@@ -246,6 +246,7 @@ def run(
         for item in (*items.values(), upstream):
             if isinstance(item, Tensor):
                 tracker.declare(item)
+        items = {name: tracker.coefficient(item) if type(item) is float else item for name, item in items.items()}
         with tracker:
             results = both()
     axes = {"value": identity.out} | {f"gradient {name}": identity.domain.axes[name] for name in leaves}

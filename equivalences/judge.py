@@ -67,10 +67,11 @@ class Measurement:
         """Where the allowance says something, so that judging is not vacuous.
 
         Either it is smaller than the number itself (a constant zero would be noticed), or it holds the number to
-        half of the format's digits of the largest number beside it (of 1, where all are exactly zero).
+        half of the format's digits of the largest number beside it (where all are exactly zero: of the largest
+        upstream gradient, or of 1).
         """
         size = np.abs(self.exact)
-        largest = float(size.max(initial=0.0)) or 1.0
+        largest = float(size.max(initial=0.0)) or float(np.abs(self.problem.items.get("g", 1.0)).max()) or 1.0
         half = FORMATS[self.problem.format].u ** 0.5
         return np.isfinite(self.own) & ((self.own < size) | (self.own < half * largest))
 
@@ -139,9 +140,9 @@ def _region_bits(identity: Identity, problem: Problem, axes: str, shape: tuple[i
 
 
 def _decide(enclosure: Enclosure, got: Array, own: Array) -> tuple[Array, Array]:
-    lower, upper = enclosure.error(got)
-    verdict = np.where(upper <= own, INSIDE, np.where(lower > own, OUTSIDE, UNDECIDED))
-    return np.where(np.isinf(own), UNBOUNDED, verdict), upper
+    within, beyond = enclosure.compare(got, own)
+    verdict = np.where(within, INSIDE, np.where(beyond, OUTSIDE, UNDECIDED))
+    return np.where(np.isinf(own), UNBOUNDED, verdict), enclosure.error(got)[1]
 
 
 def measure(
@@ -198,10 +199,11 @@ def _judged(
     if (verdict == OUTSIDE).any() and not identity.bitwise:
         verdict, defects = _excused(identity, form, problem, where, quantity, oracle[quantity], got, verdict)
     ball = oracle[quantity]
+    exactly = np.where(np.abs(ball.hi) > ball.radius, ball.nearest, 0.0)  # what cannot be told from 0 is shown as 0
     axes = identity.out if quantity == "value" else identity.domain.axes[quantity.removeprefix("gradient ")]
     region = _region_bits(identity, problem, axes, got.shape)
     return Measurement(
-        identity, form, problem, **where, quantity=quantity, got=got, exact=ball.hi, error=error, own=own,
+        identity, form, problem, **where, quantity=quantity, got=got, exact=exactly, error=error, own=own,
         contract=contract, verdict=verdict, region=region, defects=defects,
     )  # fmt: skip
 
@@ -228,8 +230,7 @@ def _excused(
         identity, form, problem, layout=where["layout"], device=where["device"],
         as_is={defect.operation: defect.as_is for defect in defects}, history=True,
     )  # fmt: skip
-    _, upper = ball.error(got)
-    excused = (verdict == OUTSIDE) & (upper <= run.bound[quantity])
+    excused = (verdict == OUTSIDE) & ball.compare(got, run.bound[quantity])[0]
     if not excused.any():
         return verdict, ()
     ran = {step.operation for step in run.steps}

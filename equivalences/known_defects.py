@@ -26,6 +26,16 @@ def _log_softmax_in_storage(call: Call) -> Shadow:
     return rounded(call, -row.gap - row.log, x.e + row.moved + call.arithmetic.u * row.gap + row.log_e, underflow=False)
 
 
+def _softmax_rounds_exponentials(call: Call) -> Shadow:
+    """Along a dimension that is not the last, the scalar tail stores exp(x - max) in the 16-bit format, then divides."""
+    shadow = RULES["_softmax"](call)
+    assert isinstance(shadow, Shadow)
+    if call.args[1] % call.out.dim() == call.out.dim() - 1:
+        return shadow
+    u, eta = call.format.u, call.format.eta
+    return Shadow(shadow.v, shadow.e + (1 + u) * (u * (shadow.v + shadow.e) + eta))
+
+
 KNOWN_DEFECTS = (
     KnownDefect(
         name="log_softmax-16bit-sum",
@@ -38,6 +48,19 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {"z": np.array([[0.0, -6.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension last: the sum of exponentials and its log are rounded to 16 bits before they are used",
         link="https://github.com/pytorch/pytorch/issues/113708",
+        seen=("2.13.0", "2.14.1"),
+    ),
+    KnownDefect(
+        name="softmax-16bit-tail",
+        operation="_softmax",
+        formats=("bfloat16", "float16"),
+        as_is=_softmax_rounds_exponentials,
+        identity="softmax",
+        form="F.softmax(z, dim)",
+        layout="inner",
+        witness=Problem("bfloat16", {"z": np.array([[-161.0, -162.0]]), "g": np.array([[1.0, 0.5]])}),
+        why="class dimension not last: rows in the scalar tail of the kernel round exp(x - max) to 16 bits, then divide",
+        link="",
         seen=("2.13.0", "2.14.1"),
     ),
 )

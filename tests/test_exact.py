@@ -53,8 +53,8 @@ FUNCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "softplus": (lambda z: exact.softplus(z[0]), lambda z: (1 + z[0].exp()).log()),
     "logsigmoid": (lambda z: exact.logsigmoid(z[0]), lambda z: s(z[0]).log()),
     "xlogy": (
-        lambda z: exact.xlogy(exact.sigmoid(z[0]), exact.softplus(z[-1]) + 1),
-        lambda z: s(z[0]) * (1 + (1 + z[-1].exp()).log()).log(),
+        lambda z: exact.xlogy(exact.sigmoid(z[0]), exact.softplus(z[-1]) + 2),
+        lambda z: s(z[0]) * (2 + (1 + z[-1].exp()).log()).log(),
     ),
     "pow": (lambda z: (exact.exp(z[0]) + 1) ** -3, lambda z: 1 / (z[0].exp() + 1) ** 3),
     "div": (lambda z: 3 / (2 - exact.sigmoid(z[0])) / 0.75, lambda z: 4 / (2 - s(z[0]))),
@@ -72,12 +72,12 @@ SUMS = {"dot mean total"}  # terms of both signs: no relative accuracy to be had
 
 
 def jet(naive: Callable[[Any], Any], z: list[float], by: int) -> tuple[arb, arb]:
-    """Value and partial derivative by entry `by`, of a formula that nobody has made stable."""
+    """Value and -2 times the derivative by entry `by`, of a formula that nobody has made stable."""
     cap, ctx.cap = ctx.cap, 2
     try:
         with exact.working_precision(NAIVE_BITS):
             out = naive([arb_series([arb(x), arb(int(i == by))], 2) for i, x in enumerate(z)])
-            return out[0], out[1]
+            return out[0], -2 * out[1]
     finally:
         ctx.cap = cap
 
@@ -85,8 +85,8 @@ def jet(naive: Callable[[Any], Any], z: list[float], by: int) -> tuple[arb, arb]
 def check(got: exact.Enclosure, where: Any, want: arb, sharp: bool) -> None:
     hi, lo, radius = (float(part[where]) for part in (got.hi, got.lo, got.radius))
     with exact.working_precision(NAIVE_BITS):
-        distance = abs(want - hi - lo)
-        assert distance <= radius, (hi, lo, radius, want)
+        assert want.rel_accuracy_bits() > 2 * SHARP or want.rad() < 2.0**-1000
+        assert arb(hi, radius).overlaps(want - lo), (hi, lo, radius, want)
         if sharp:
             assert radius <= abs(hi) * 2.0**-SHARP + 2.0**-1070
 
@@ -106,7 +106,7 @@ def test_values_and_gradients_agree_with_naive_formulas_at_thousands_of_bits(nam
     for by in range(len(z)):
         v, d = jet(naive, z, by)
         check(value, (), v, name not in SUMS and (name != "logsumexp" or v.abs_lower() > 1))
-        check(gradient, by, -2 * d, name not in SUMS | {"xlogy"})
+        check(gradient, by, d, name not in SUMS | {"xlogy"})
 
 
 def test_a_second_tape_below_the_first_gives_the_hessian() -> None:
@@ -133,7 +133,9 @@ def test_tails_of_huge_arguments_are_tiny_and_never_nan(big: float) -> None:
             assert abs(part.hi).max() == 0
             assert part.radius.max() < 1e-320
     value, gradient = of(lambda p: exact.log_softmax(p.z), [big, 1.0, -big], [1.0, 1.0, 0.0])
-    assert value.error([0.0, -big, -np.inf])[0].tolist() == [0.0, 0.0, 0.0 if big == MAX else np.inf]
+    lower, upper = value.error([0.0, 1 - big, -np.inf])
+    assert np.all(upper[:2] <= [1e-320, big * 2.0**-53])
+    assert lower.tolist()[2] == (0.0 if big == MAX else np.inf)
     assert np.all(gradient.error([-1.0, 1.0, 0.0])[1] < 1e-30)
     assert of(lambda p: exact.tanh(p.z[0]), [-big], 1.0)[0].error(-1.0)[1] < 1e-30
 
@@ -180,16 +182,16 @@ SIDES = [  # beside it: value and derivative of the function, left and right
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("case", "sides"), zip(KINKS, SIDES, strict=True))
+@pytest.mark.parametrize(("case", "sides"), list(zip(KINKS, SIDES, strict=True)))
 def test_kinks_follow_pytorch_and_a_ball_over_a_kink_covers_both_branches(
     case: tuple[Callable[[Any], Any], float, float, float], sides: tuple[float, float]
 ) -> None:
     function, at, want, derivative = case
     value, gradient = of(lambda p: function(p.z), at, 1.0)
-    assert (value.error(want)[1], gradient.error(derivative)[1]) == (0, 0)
+    assert [float(value.error(want)[1]), float(gradient.error(derivative)[1])] == [0, 0]
     for step, slope in zip((-(2.0**-20), 2.0**-20), sides, strict=True):
         value, gradient = of(lambda p: function(p.z), at + step, 1.0)
-        assert (value.error(want + slope * step)[1], gradient.error(slope)[1]) == (0, 0)
+        assert [float(value.error(want + slope * step)[1]), float(gradient.error(slope)[1])] == [0, 0]
     wide = exact._leaf(arb(at, 2.0**-20))
     out = function(wide)
     (undecided,) = exact.grad(out, [wide])
@@ -201,7 +203,8 @@ def test_kinks_follow_pytorch_and_a_ball_over_a_kink_covers_both_branches(
 
 def test_xlogy_is_zero_at_zero() -> None:
     value, gradient = of(lambda p: exact.xlogy(p.z[0], p.z[1]), [0.0, 0.0], 1.0)
-    assert (value.error(0.0)[1], gradient.error([0.0, 0.0])[1].tolist()) == (0, [0, 0])
+    assert value.error(0.0)[1] == 0
+    assert gradient.error([0.0, 0.0])[1].tolist() == [0, 0]
     _, gradient = of(lambda p: exact.xlogy(p.z[0], p.z[1]), [0.0, 2.0], 1.0)
     assert gradient.error([math.log(2), 0.0])[1].max() < 1e-16
 
@@ -236,12 +239,12 @@ def test_error_bounds_contain_the_rational_error(hi: float, lo: float, radius: f
         assert lower == upper == np.inf
         return
     distance, r = abs(Fraction(got) - Fraction(hi) - Fraction(lo)), Fraction(radius)
-    assert Fraction(float(lower)) <= max(0, distance - r)
+    assert Fraction(float(lower)) <= max(Fraction(0), distance - r)
     assert upper == np.inf or Fraction(float(upper)) >= distance + r
     overflow = distance > Fraction(MAX) / 2
     assert overflow or upper <= float(distance + r) * (1 + 1e-15) + 1e-322
     assert lower >= (MAX / 4 if overflow and distance > MAX else 0)
-    assert overflow or lower >= float(max(0, distance * (1 - Fraction(2) ** -50) - r)) * (1 - 1e-15) - 1e-322
+    assert overflow or lower >= float(max(Fraction(0), distance * (1 - Fraction(2) ** -50) - r)) * (1 - 1e-15) - 1e-322
 
 
 @given(st.fractions() | st.fractions(-1, 1), st.sampled_from([0, 600, -1000, -1075, -1200]))

@@ -89,7 +89,7 @@ def train(parameters: list[Tensor], cost: Callable[[], Tensor], omit: Container[
     for epoch in range(1001):
         loss = cost()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         if epoch % 100 == 0 and epoch not in omit:
             lines.append(f"Epoch {epoch:4d}/1000 Cost: {loss.item():.6f}")
@@ -131,6 +131,11 @@ Epoch  800/1000 Cost: 0.466908
 Epoch  900/1000 Cost: 0.433507
 Epoch 1000/1000 Cost: 0.399962"""
 
+TOY_COSTS: list[tuple[str, Callable[[Tensor, Tensor], Tensor]]] = [
+    ("In [25] low level", one_hot_mean),
+    ("In [26] cross_entropy", F.cross_entropy),
+]
+
 NOTEBOOK_FIGURES = [
     Figure(NOTEBOOK, "In [4]", "tensor([0.0900, 0.2447, 0.6652])", lambda: F.softmax(Z123, dim=0)),
     Figure(NOTEBOOK, "In [5]", "tensor(1.)", lambda: F.softmax(Z123, dim=0).sum()),
@@ -171,7 +176,7 @@ tensor([[1., 0., 0., 0., 0.],
     Figure(NOTEBOOK, "In [15] cross_entropy", "tensor(1.4689)", lambda: F.cross_entropy(Z, Y)),
     *(
         Figure(NOTEBOOK, f"{cell}, {dtype}", COSTS_FROM_ZERO, partial(train_from_zero, cost, dtype))
-        for cell, cost in [("In [25] low level", one_hot_mean), ("In [26] cross_entropy", F.cross_entropy)]
+        for cell, cost in TOY_COSTS
         for dtype in (torch.float32, torch.float64)  # as in the document, and without its rounding
     ),
     Figure(

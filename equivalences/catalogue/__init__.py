@@ -5,10 +5,10 @@ A new family is one module, named below; a new identity, pitfall or form needs n
 
 from __future__ import annotations
 
-from equivalences.catalogue import softmax
+from equivalences.catalogue import cross_entropy, softmax
 from equivalences.model import Identity, Pitfall
 
-FAMILIES = {module.__name__.rpartition(".")[2]: module for module in (softmax,)}
+FAMILIES = {module.__name__.rpartition(".")[2]: module for module in (softmax, cross_entropy)}
 
 IDENTITIES: dict[str, Identity] = {}
 PITFALLS: dict[str, Pitfall] = {}

@@ -22,6 +22,12 @@ def growth(e: Tensor) -> Tensor:
     return torch.expm1(e.clamp_max(_LARGE)).masked_fill(e > _LARGE, math.inf)
 
 
+def logistic(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)) to relative accuracy everywhere (torch.sigmoid itself is 0 where exp(-x) overflows)."""
+    small = torch.exp(-x.abs())
+    return torch.where(x < 0, small, 1.0) / (1 + small)
+
+
 def exp(call: Call, x: Shadow) -> Shadow:
     """exp(x), rounded to storage; no bound where it may overflow."""
     v = torch.exp(x.v)
@@ -145,7 +151,7 @@ def _xlogy(call: Call) -> Shadow:
 
 def _sigmoid_kernel(call: Call, x: Shadow, roundings: float = 2.0) -> Shadow:
     """1 / (1 + exp(-x)): exp errs by kappa u on its share 1 - s of the sum, then one sum and one division."""
-    s, r = torch.sigmoid(x.v), torch.sigmoid(-x.v)
+    s, r = logistic(x.v), logistic(-x.v)
     u = call.arithmetic.u
     moved = torch.minimum(s * r * growth(x.e), torch.ones(()).double())
     kernel = s * u * (call.assume.relative("exp", 1.0) * r + roundings) * (1 + moved / s.clamp_min(1e-300))
@@ -165,7 +171,7 @@ def log_sigmoid(call: Call, x: Shadow) -> Shadow:
     small = torch.exp(-z.abs())
     tail = torch.log1p(small)
     v = torch.clamp_max(z, 0.0) - tail
-    moved = torch.minimum(torch.sigmoid(-z) * growth(x.e), x.e)
+    moved = torch.minimum(logistic(-z) * growth(x.e), x.e)
     kernel = call.assume.relative("exp", u) * small / (1 + small) + call.assume.relative("log1p", u) * tail
     kernel = kernel + 2 * call.arithmetic.eta
     return Shadow(v, moved + kernel + torch.where(z - x.e < 0, u * (v.abs() + moved), 0.0))
@@ -192,7 +198,7 @@ def _log_sigmoid_backward(call: Call) -> Shadow:
     # (z < 0) - sign (b / (1 + b)): relative error of b shrinks by 1 / (1 + b); sum and division add two roundings.
     q = b.v / (1 + b.v)
     q_e = b.e / (1 + b.v) / (1 + b.v - b.e) + 2 * u * q
-    slope = torch.sigmoid(-z)
+    slope = logistic(-z)
     slope_e = q_e + torch.where(z - x.e <= 0, u * slope, 0.0)
     slope_e = slope_e.masked_fill((x.e > 0) & (z.abs() <= x.e), math.inf)
     return rounded(call, *product(Shadow(slope, slope_e), g))
@@ -226,8 +232,8 @@ def _softplus(call: Call) -> Shadow:
         raise NotImplementedError("softplus is followed for beta = 1 only")
     u, z = call.arithmetic.u, x.v
     v = torch.clamp_min(z, 0.0) + torch.log1p(torch.exp(-z.abs()))
-    moved = torch.minimum(torch.sigmoid(z) * growth(x.e), x.e)
-    kernel = call.assume.relative("exp", u) * torch.sigmoid(z) + call.assume.relative("log1p", u) * v
+    moved = torch.minimum(logistic(z) * growth(x.e), x.e)
+    kernel = call.assume.relative("exp", u) * logistic(z) + call.assume.relative("log1p", u) * v
     linear = z > float(threshold)  # documented: beyond the threshold the function is the identity
     kernel = torch.where(linear, torch.log1p(torch.exp(-z.abs())), kernel)
     return rounded(call, v, moved + kernel, roundings=0.0)
@@ -237,7 +243,7 @@ def _softplus(call: Call) -> Shadow:
 def _softplus_backward(call: Call) -> Shadow:
     g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
     threshold = call.arg(3, "threshold", 20)
-    s, r = torch.sigmoid(x.v), torch.sigmoid(-x.v)
+    s, r = logistic(x.v), logistic(-x.v)
     u = call.arithmetic.u
     moved = s * r * growth(x.e)
     # grad * z / (z + 1) with z = exp(x): an error of z counts by 1 - s

@@ -108,6 +108,16 @@ def _argmax(call: Call) -> Shadow:
     return Shadow(call.out.to("cpu", torch.float64), _ambiguous(x, dim, keep, call.name == "argmax"))
 
 
+@rule("sort")
+def _sort(call: Call) -> list[Shadow]:
+    """Sorted values move by the largest error at most; their order is known for exact data alone."""
+    x, dim = call.shadow(call.args[0]), int(call.arg(1, "dim", -1))
+    order = call.out[1].cpu()
+    e = x.e.expand(x.v.shape).amax(dim, keepdim=True) if x.v.numel() else x.e
+    doubt = torch.where(e > 0, math.inf, 0.0).double()
+    return [Shadow(x.v.gather(dim, order), e), Shadow(order.double(), doubt)]
+
+
 @rule("aminmax", "_assert_async")
 def _checked(call: Call) -> list[Shadow | None]:
     outs = call.out if isinstance(call.out, (list, tuple)) else [call.out]

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from equivalences import formats
 from equivalences.formats import Format
 from equivalences.rounding.assumptions import Assumptions, assumptions
+from equivalences.rounding.coefficients import Coefficient
 
 
 class Shadow(NamedTuple):
@@ -90,9 +91,9 @@ class Call:
         if isinstance(operand, Tensor):
             return self.tracker.shadow(operand)
         value = float(operand)
-        e = 0.0
+        e = self.tracker.coefficients.get(value, 0.0)
         if self.format.name != "float64" and math.isfinite(value):
-            e = abs(float(torch.tensor(value, dtype=self.arithmetic.dtype)) - value)
+            e += abs(float(torch.tensor(value, dtype=self.arithmetic.dtype)) - value)
         return Shadow(torch.tensor(value, dtype=torch.float64), torch.tensor(e, dtype=torch.float64))
 
     @property
@@ -139,6 +140,11 @@ class Tracker(TorchDispatchMode):
         self.assume: Assumptions = assumptions(self.device)
         self.steps: list[Step] = []
         self._stored: dict[int, _Stored] = {}
+        self.coefficients: dict[float, float] = {}  # Python floats known to be inexact, and by how much
+
+    def coefficient(self, number: float) -> Coefficient:
+        """An exact option of the problem, as a float whose arithmetic in Python is followed."""
+        return Coefficient(number, self.coefficients)
 
     def declare(self, tensor: Tensor) -> Tensor:
         """Says that `tensor` holds exact data: an input or a constant."""

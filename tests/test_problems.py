@@ -1,0 +1,243 @@
+"""Problems: exact in their format, of the shape asked for, in every region, and found where it matters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import find, given, settings
+
+from equivalences import problems
+from equivalences.formats import FORMATS, truncate
+from equivalences.model import Array, Domain, Problem
+from equivalences.rows import CLASS_KINDS, Recipe, expand
+
+EVERYTHING: dict[str, Any] = {"labels": True, "soft": True, "weight": True, "ignore": True, "smoothing": True}
+DOMAINS = [
+    problems.classes(),
+    problems.classes(labels=True, out="RC"),
+    problems.classes(**EVERYTHING, reduction=("sum", "mean"), out=""),
+    problems.classes(labels=True, weight=True, ignore=True, reduction=("none",)),
+    problems.pairs(labels=True),
+    problems.scalars(),
+    problems.scalars(target="index", weight=True, pos_weight=True, reduction=("sum", "mean"), out=""),
+    problems.scalars(target="soft", weight=True, pos_weight=True),
+    problems.scalars(target="sign"),
+    problems.layers(),
+    problems.layers(hidden=True, labels=True),
+]
+DRAWN = 60
+
+
+def drawn(domain: Domain, format: str, examples: int = DRAWN) -> list[Problem]:
+    """Drawn problems, without the edge problems."""
+    return problems.sample(domain, format, examples, seed=1)[len(domain.edges(format)) :]
+
+
+def named(domains: list[Domain]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("domain", domains, ids=lambda domain: domain.name)
+
+
+def reached(domain: Domain, some: list[Problem]) -> set[str]:
+    return {domain.regions[index] for problem in some for index in domain.locate(problem)}
+
+
+def check(domain: Domain, problem: Problem) -> None:
+    """The problem keeps every promise that its domain makes, whatever was drawn."""
+    fmt, arrays = FORMATS[problem.format], {k: v for k, v in problem.items.items() if isinstance(v, np.ndarray)}
+    assert list(arrays) == list(domain.axes)
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        assert array.ndim == len(domain.axes[name]), name
+        for letter, size in zip(domain.axes[name], array.shape, strict=True):
+            assert sizes.setdefault(letter, size) == size, (name, letter)
+        if array.dtype == np.float64:
+            assert np.isfinite(array).all(), name
+            assert np.array_equal(truncate(array, fmt), array), name
+        else:
+            assert array.dtype == np.int64, name
+    assert domain.locate(problem).shape == (sizes["R"],)
+    if "weight" in problem:
+        assert (problem["weight"] >= 0).all()
+        assert problem["weight"].any()
+    if "p" in problem:
+        assert (problem["p"] >= 0).all()
+        assert (abs(problem["p"].sum(axis=1) - 1) <= 4 * fmt.u + sizes["C"] * fmt.eta).all()
+    if "label_smoothing" in problem:
+        assert 0 <= problem["label_smoothing"] <= 1
+    if "pos_weight" in problem:
+        assert problem["pos_weight"] > 0
+    if "y" in problem:
+        y = problem["y"]
+        kept = y != problem.items.get("ignore_index", -100)
+        count = sizes.get("C", sizes.get("M", sizes.get("K", 0)))
+        assert kept.any()
+        assert ((y[kept] >= 0) & (y[kept] < count)).all()
+        if "weight" in problem:
+            assert problem["weight"][y[kept]].any()
+    if domain.axes["g"] == "" and "z" in problem:  # the total of the losses is representable
+        z = problem["z"]
+        loss = np.ptp(z, axis=1) + math.log(sizes["C"]) if z.ndim == 2 else np.abs(z) + 1
+        assert loss.sum() * np.max(problem.items.get("weight", 1)) * problem.items.get("pos_weight", 1) < fmt.max
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@named(DOMAINS)
+def test_edges_are_few_and_reach_every_region(domain: Domain, format: str) -> None:
+    edges = domain.edges(format)
+    for problem in edges:
+        check(domain, problem)
+    assert len(edges) <= 8
+    assert reached(domain, edges) == set(domain.regions)
+    assert edges == domain.edges(format)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@named([DOMAINS[i] for i in (2, 4, 7, 10)])
+def test_drawn_problems_are_sound_and_reach_every_region(domain: Domain, format: str) -> None:
+    some = drawn(domain, format)
+    for problem in some:
+        check(domain, problem)
+    assert len(some) == DRAWN
+    assert reached(domain, some) == set(domain.regions)
+    fmt, first = FORMATS[format], next(iter(domain.axes))
+    mantissas = np.frexp(np.concatenate([problem[first].ravel() for problem in some]))[0]
+    scaled = np.ldexp(np.abs(mantissas), fmt.precision)  # an integer; odd where the last bit is set
+    assert (scaled % 2 == 1).mean() > 0.1, "the numbers do not use the whole significand"
+
+
+def test_edges_have_the_sizes_where_kernels_change() -> None:
+    shapes = {problem["z"].shape for problem in problems.classes().edges("float32")}
+    assert {rows for rows, _ in shapes} >= {1, 17}
+    assert {columns for _, columns in shapes} >= {1, 2, 17, 67}
+
+
+@pytest.mark.parametrize(
+    ("domain", "shape", "first"),
+    [
+        (problems.classes(**EVERYTHING), (5, 7), (5, 7)),
+        (problems.classes(labels=True), (1, 1), (1, 1)),
+        (problems.scalars(target="soft", weight=True), (11,), (11,)),
+        (problems.layers(hidden=True), (3, 4), (3, 4)),
+    ],
+)
+def test_a_shape_is_kept(domain: Domain, shape: tuple[int, ...], first: tuple[int, ...]) -> None:
+    some = problems.sample(domain, "bfloat16", 40, seed=2, shape=shape)
+    assert len(some) == 40
+    for problem in some:
+        check(domain, problem)
+        assert next(iter(problem.items.values())).shape == first
+        assert {name: problem[name].shape for name in domain.axes} == {n: some[0][n].shape for n in domain.axes}
+
+
+def test_a_sample_follows_from_its_seed() -> None:
+    domain = problems.classes(labels=True)
+    same, again, other = (problems.sample(domain, "float32", 20, seed) for seed in (7, 7, 8))
+    assert same == again
+    assert same != other
+
+
+def test_a_row_depends_on_its_code_alone() -> None:
+    codes = tuple(16 * (1000 + kind) + kind for kind in range(len(CLASS_KINDS)))
+    whole = expand(Recipe(len(codes), 9, codes, pool=(0.5,)), FORMATS["float32"], CLASS_KINDS)
+    for row, code in enumerate(codes):
+        alone = expand(Recipe(1, 9, (code,), pool=(0.5,)), FORMATS["float32"], CLASS_KINDS)
+        assert np.array_equal(alone.z[0], whole.z[row])
+
+
+def regions_of(domain: Domain, *rows: list[float], format: str = "float32", **items: Any) -> list[str]:
+    z = np.array(rows) if len(rows) > 1 or len(rows[0]) == 0 or "t" not in items else np.array(rows[0])
+    return [domain.regions[i] for i in domain.locate(Problem(format, {"z": z, **items}))]
+
+
+def test_regions_are_where_the_table_says() -> None:
+    labelled = problems.classes(labels=True)
+    rows: list[list[float]] = [
+        [89, 0, 0],
+        [40, -40, -64],
+        [4.5, 4.5, 4.5],
+        [4, 4, 0],
+        [0, 9, 0],
+        [9, 0, 0],
+        [4.2, 4, -4],
+        [1, 0, 0],
+    ]
+    y = np.array([0, 0, 0, 0, 0, 0, 0, 0])
+    assert regions_of(labelled, *rows, y=y) == [
+        *("extreme", "extreme", "offset", "tie", "tail", "saturated", "wide", "core")
+    ]
+    assert regions_of(labelled, [0, 9], [9, 0], y=np.array([-1, 0]), ignore_index=-1) == ["saturated", "saturated"]
+    assert regions_of(labelled, [1], [2], y=np.array([0, 0])) == ["single", "single"]
+    assert regions_of(problems.classes(), [11, 0], [11.1, 0], format="float16") == ["saturated", "extreme"]
+    line = [0.0, 4.0, 4.5, 17.0, -17.0, 88.0, 89.0]
+    expected = ["zero", "core", "wide", "saturated", "tail", "tail", "extreme"]
+    assert regions_of(problems.scalars(target="soft"), line, t=np.array([1, 1, 1, 1, 1, 0.75, 1])) == expected
+    assert regions_of(problems.scalars(target="sign"), line, t=np.array([1, 1, 1, 1, 1, -1, 1])) == expected
+
+
+def gap(z: Array) -> Array:
+    return np.asarray(z.max(axis=1, keepdims=True) - z)
+
+
+def ignored(problem: Problem) -> Array:
+    return np.asarray(problem["y"] == problem["ignore_index"])
+
+
+DISCOVERIES: dict[str, Callable[[Problem], Any]] = {
+    "a tie at the top, not all equal": lambda p: ((gap(p["z"]) == 0).sum(1) == 2)[gap(p["z"]).max(1) > 0].any(),
+    "a dominating logit": lambda p: (np.partition(gap(p["z"]), 1)[:, 1] > 40).any() if p["z"].shape[1] > 1 else False,
+    "a confidently wrong row": lambda p: (gap(p["z"])[~ignored(p), p["y"][~ignored(p)]] > 40).any(),
+    "exp of a gap is subnormal": lambda p: ((gap(p["z"]) > 88) & (gap(p["z"]) < 103)).any(),
+    "exp of a gap is zero": lambda p: (gap(p["z"]) > 104).any(),
+    "a neighbour within 1e-6": lambda p: ((gap(p["z"]) > 0) & (gap(p["z"]) < 1e-6 * np.abs(p["z"]))).any(),
+    "a subnormal logit": lambda p: ((p["z"] != 0) & (np.abs(p["z"]) < 2.0**-126)).any(),
+    "a common offset of 50": lambda p: ((p["z"].min(1) > 50) & (np.ptp(p["z"], axis=1) > 0)).any(),
+    "three equal logits": lambda p: p["z"].shape[1] >= 3 and (np.ptp(p["z"], axis=1) == 0).any(),
+    "a repeated row": lambda p: len(np.unique(p["z"], axis=0)) < len(p["z"]) and np.ptp(p["z"]) > 0,
+    "an ignored prefix": lambda p: ignored(p)[0] and not ignored(p)[-1] and (np.diff(ignored(p)) != 0).sum() == 1,
+    "an ignored class": lambda p: p["ignore_index"] >= 0 and ignored(p).any(),
+    "every other row ignored": lambda p: len(p["y"]) > 5 and np.diff(ignored(p)).all(),
+    "a zero weight beside a heavy one": lambda p: p["weight"].min() == 0 and p["weight"].max() == 50,
+    "a zero upstream gradient": lambda p: (p["g"] == 0).any() and p["g"].any(),
+    "a vector body and a tail": lambda p: p["z"].shape[1] == 67 and len(p["z"]) >= 16,
+    "many rows": lambda p: len(p["z"]) == 300,
+}
+
+
+def test_hypothesis_finds_what_matters() -> None:
+    some = drawn(problems.classes(**EVERYTHING), "float32", 300)
+    missing = [wanted for wanted, holds in DISCOVERIES.items() if not any(holds(problem) for problem in some)]
+    assert missing == []
+
+
+def test_a_failure_shrinks_to_one_plain_row() -> None:
+    quick = settings(max_examples=500, database=None, deadline=None, derandomize=True)
+    strategy = problems.classes(labels=True).draw("float32", None)
+    shrunk = find(strategy, lambda problem: np.ptp(problem["z"], axis=1).max() > 9, settings=quick)
+    assert shrunk["z"].shape == (1, 2)
+    assert np.array_equal(shrunk["z"] * 8, np.rint(shrunk["z"] * 8)) or np.abs(shrunk["z"]).min() < 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: problems.classes(reduction=("none", "mean")), "one domain per output shape"),
+        (lambda: problems.classes(out="C"), "out must be one of"),
+        (lambda: problems.classes(ignore=True), "ignore needs labels"),
+        (lambda: problems.scalars(target="one-hot"), "target must be"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(make: Callable[[], Domain], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@settings(max_examples=20, deadline=None, database=None)
+@given(problems.classes(labels=True).draw("float16", None))
+def test_a_problem_prints_as_code_that_makes_it_again(problem: Problem) -> None:
+    again = eval(repr(problem), {"Problem": Problem})  # our own text
+    for name in problem:
+        assert np.array_equal(np.asarray(again[name]), np.asarray(problem[name]))
