@@ -30,21 +30,18 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from flint import arb, ctx
 
-from .formats import FORMATS
+from .enclosure import Enclosure, enclose
 from .model import Identity, Problem
 
 Element = Any  # arb, or a Number of the level below
 Scalar = (int, float, arb)
 Real: TypeAlias = "Number | int | float"
-Float64 = npt.NDArray[np.float64]
 
 _ONE, _MINUS = 1, -1  # partial derivatives that need no multiplication, recognised by identity
 _ZERO = arb(0)
 _UNDECIDED = arb(0.5, 0.5)  # the ball [0, 1]: a step function on either side, or at any point, of its step
-_BINARY64 = FORMATS["float64"]
 _order = count(1)
 
 
@@ -336,6 +333,14 @@ def logsumexp(xs: Iterable[Real]) -> Number:
     return _node(numbers[m].v + s.log1p(), numbers, partials)
 
 
+def positive(x: Real) -> bool:
+    """Whether an exact number is greater than 0.  Raises ValueError if a ball leaves it open."""
+    ball = _ball(_number(x).v)
+    if not (ball > 0 or ball <= 0):
+        raise ValueError("positive: the number is not known well enough to tell its sign")
+    return bool(ball > 0)
+
+
 def argmax(xs: Iterable[Real]) -> int:
     """The first index of the largest of exact numbers.  Raises ValueError if a ball leaves it open."""
     balls = [_ball(x.v) for x in _numbers(xs)]
@@ -446,112 +451,7 @@ def grad(output: Number, inputs: Any) -> Any:
     return _map(lambda x: Number(adjoints.get(x.order, _ZERO), next(_order), (x,), None), inputs)
 
 
-# From balls to float64 ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Enclosure:
-    """Exact values in float64: each lies in (hi + lo +- radius) / 2**shift; an infinite radius: nothing is known.
-
-    `hi` is the float64 nearest to the midpoint, `lo` the float64 nearest to the rest, `radius` an upper bound.
-    An exact infinity has hi = +-inf and radius 0.  Numbers near the subnormals of float64 are scaled up by 2**shift,
-    so that an error is known to a fraction of the spacing there too.
-    """
-
-    hi: Float64
-    lo: Float64
-    radius: Float64
-    shift: npt.NDArray[np.int64] | int = 0
-
-    @property
-    def nearest(self) -> Float64:
-        """The exact values, rounded to float64."""
-        return np.asarray(np.ldexp(self.hi, -np.asarray(self.shift)), dtype=np.float64)
-
-    def error(self, got: npt.ArrayLike) -> tuple[Float64, Float64]:
-        """Rigorous lower and upper bounds of |got - exact|.
-
-        A nan or inf is infinitely far from a finite exact value, and 0 away from an equal infinity.  Where the
-        radius is infinite the bounds are 0 and inf whatever `got` is: undecided.
-        """
-        lower, upper = self._scaled_error(got)
-        back = -np.asarray(self.shift)
-        low, high = np.ldexp(lower, back), np.ldexp(upper, back)
-        moved = (back != 0) & (upper > 0)
-        return np.where(moved, np.maximum(0.0, -_up(-low)), low), np.where(moved, _up(high), high)
-
-    def compare(self, got: npt.ArrayLike, allowance: Float64) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Where |got - exact| is surely within, and where it is surely beyond, the allowance; elsewhere undecided."""
-        lower, upper = self._scaled_error(got)
-        with np.errstate(over="ignore"):
-            allowed = np.ldexp(allowance, np.asarray(self.shift))
-        return upper <= allowed, lower > allowed
-
-    def _scaled_error(self, got: npt.ArrayLike) -> tuple[Float64, Float64]:
-        with np.errstate(over="ignore"):
-            x = np.ldexp(np.asarray(got, dtype=np.float64), np.asarray(self.shift))
-        with np.errstate(all="ignore"):
-            # TwoSum (Knuth): got - hi = s + e exactly, unless it overflows.  Then c = fl(e - lo), t = fl(s + c) give
-            # |got - hi - lo - t| <= u (|c| + |t|), with no underflow term since sums of float64 are exact below
-            # the normal range.  fl(|c| + |t|) >= (1 - u)(|c| + |t|), so 4 u fl(|c| + |t|) is ample; each further
-            # operation is rounded to nearest and then moved one float64 outward.  Only if c = t = 0 is all exact.
-            s = x - self.hi
-            b = s - x
-            e = (x - (s - b)) + (-self.hi - b)
-            c = e - self.lo
-            t = np.abs(s + c)
-            size = t + np.abs(c)
-            slack = _up(self.radius + _up(4 * _BINARY64.u * size))
-            lower = np.maximum(0.0, -_up(slack - t))
-            upper = np.where(size == 0, self.radius, _up(t + slack))
-            # Overflow: |got - hi| > max although both are finite, and |lo| < max / 4.
-            lower = np.where(np.isinf(s), np.maximum(0.0, -_up(self.radius - _BINARY64.max / 2)), lower)
-            lower, upper = np.where(np.isnan(lower), 0.0, lower), np.where(np.isnan(upper), np.inf, upper)
-            apart = np.where(x == self.hi, 0.0, np.inf)
-            special = ~(np.isfinite(x) & np.isfinite(self.hi))
-            unknown = np.isinf(self.radius)
-            lower = np.where(unknown, 0.0, np.where(special, apart, lower))
-            upper = np.where(unknown, np.inf, np.where(special, apart, upper))
-        return lower, upper
-
-
-def _up(x: Float64) -> Float64:
-    return np.nextafter(x, np.inf)
-
-
-# Numbers below 2**-900 are held multiplied by 2**600: far from the subnormals, and still far from overflow.
-_TINY, _SHIFT = 2.0**-900, 600
-
-
-def _split(v: arb) -> tuple[float, float, float, int]:
-    """hi, lo, the radius of what lo is rounded from (0 only if that is exactly 0), and the shift of one ball."""
-    if v.is_finite() and not v.is_zero() and abs(float(v.abs_upper())) < _TINY:
-        return *_parts(v * arb(2) ** _SHIFT), _SHIFT
-    return *_parts(v), 0
-
-
-def _parts(v: arb) -> tuple[float, float, float]:
-    hi = float(v)
-    if not math.isfinite(hi):
-        if math.isinf(hi) and not v.is_finite() and v.is_exact():
-            return hi, 0.0, 0.0
-        return 0.0, 0.0, math.inf  # undefined, or beyond the range of float64
-    rest = v - hi
-    if rest.is_zero():
-        return hi, 0.0, 0.0
-    return hi, float(rest), float(rest.rad()) or _BINARY64.eta
-
-
-def _enclose(balls: Iterable[arb], shape: tuple[int, ...]) -> Enclosure:
-    hi, lo, radius, shift = np.array([_split(v) for v in balls], dtype=np.float64).reshape(-1, 4).T
-    # To be covered: the radius of the rest, and the rounding of its midpoint to lo, at most u |lo| + eta / 2.  The
-    # float64 arithmetic here loses at most 3 u of that and 5 eta / 2; 8 u and 4 eta more make up for it.
-    u, eta = _BINARY64.u, _BINARY64.eta
-    radius = np.where((lo == 0) & (radius == 0), 0.0, (radius + u * np.abs(lo)) * (1 + 8 * u) + 4 * eta)
-    columns = [np.array(column).reshape(shape) for column in (hi, lo, radius, shift.astype(np.int64))]
-    for column in columns:
-        column.setflags(write=False)  # results are cached and shared
-    return Enclosure(*columns)
+# Specifications -------------------------------------------------------------------------------------------------------
 
 
 def _flatten(nested: Any) -> tuple[list[Any], tuple[int, ...]]:
@@ -604,7 +504,7 @@ def _evaluate(identity: Identity, problem: Problem, precision: int, upstream: bo
                 raise TypeError(f"{identity.name}: wrt names {name!r}, which is no array of floats in the problem")
         out, shape = _flatten(identity.spec(SimpleNamespace(**items)))
         out = _numbers(out)
-        value = _enclose([x.v for x in out], shape)
+        value = enclose([x.v for x in out], shape)
         if not wrt:
             return Exact(value, MappingProxyType({}))
         g = problem["g"]
@@ -612,6 +512,6 @@ def _evaluate(identity: Identity, problem: Problem, precision: int, upstream: bo
             raise ValueError(f"{identity.name}: the output has shape {shape}, but g has {np.shape(g)}")
         adjoints = _sweep(zip(out, map(arb, np.ravel(g).tolist()), strict=True))
         gradients = {
-            name: _enclose((adjoints.get(x.order, _ZERO) for x in leaves[name]), problem[name].shape) for name in wrt
+            name: enclose((adjoints.get(x.order, _ZERO) for x in leaves[name]), problem[name].shape) for name in wrt
         }
         return Exact(value, MappingProxyType(gradients))

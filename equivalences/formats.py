@@ -81,4 +81,4 @@ def truncate(values: npt.ArrayLike, fmt: Format) -> npt.NDArray[np.float64]:
         return np.array(x)
     _, exponent = np.frexp(x)
     step = np.maximum(exponent - fmt.precision, fmt.min_exponent - fmt.precision + 1)
-    return np.clip(np.ldexp(np.trunc(np.ldexp(x, -step)), step), -fmt.max, fmt.max)
+    return np.asarray(np.clip(np.ldexp(np.trunc(np.ldexp(x, -step)), step), -fmt.max, fmt.max))

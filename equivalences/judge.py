@@ -17,7 +17,7 @@ import torch
 
 from equivalences import exact, execute
 from equivalences.catalogue import IDENTITIES
-from equivalences.exact import Enclosure
+from equivalences.enclosure import Enclosure
 from equivalences.execute import Outcome
 from equivalences.formats import FORMATS
 from equivalences.known_defects import KNOWN_DEFECTS
@@ -57,7 +57,7 @@ class Measurement:
     @property
     def ratio(self) -> Array:
         """error / own allowance; 0 where both vanish, nan where there is no allowance to divide by."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = self.error / self.own
         ratio = np.where((self.error == 0) & np.isfinite(self.own), 0.0, ratio)
         return np.where(np.isfinite(self.own), ratio, np.nan)
@@ -296,7 +296,7 @@ class Tally:
         m = judgement
         kind = m.quantity.partition(" ")[0]
         ratio = np.nan_to_num(m.ratio, nan=0.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             contract = np.nan_to_num(np.where(np.isfinite(m.contract), m.error / m.contract, 0.0), nan=0.0)
         stable = (m.error <= m.contract) | np.isinf(m.contract)
         settled = np.isin(m.verdict, (INSIDE,))

@@ -10,6 +10,7 @@ import numpy as np
 
 from equivalences.model import KnownDefect, Problem
 from equivalences.rounding.arithmetic import rounded
+from equivalences.rounding.elementary import add, mul, neg, one
 from equivalences.rounding.fused import log_of_sum
 from equivalences.rounding.tracker import RULES, Call, Shadow
 
@@ -36,6 +37,12 @@ def _softmax_rounds_exponentials(call: Call) -> Shadow:
     return Shadow(shadow.v, shadow.e + (1 + u) * (u * (shadow.v + shadow.e) + eta))
 
 
+def _sigmoid_backward_in_storage(call: Call) -> Shadow:
+    """grad * (1 - y) * y with every step rounded to float16; in bfloat16 the same kernel computes in float32."""
+    g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
+    return mul(call, mul(call, g, add(call, one(), neg(y))), y)
+
+
 KNOWN_DEFECTS = (
     KnownDefect(
         name="log_softmax-16bit-sum",
@@ -60,6 +67,19 @@ KNOWN_DEFECTS = (
         layout="inner",
         witness=Problem("bfloat16", {"z": np.array([[-161.0, -162.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension not last: rows in the scalar tail of the kernel round exp(x - max) to 16 bits, then divide",
+        link="",
+        seen=("2.13.0", "2.14.1"),
+    ),
+    KnownDefect(
+        name="sigmoid-backward-float16-steps",
+        operation="sigmoid_backward",
+        formats=("float16",),
+        as_is=_sigmoid_backward_in_storage,
+        identity="sigmoid",
+        form="torch.sigmoid(z)",
+        layout="contiguous",
+        witness=Problem("float16", {"z": np.array([-0.25]), "g": np.array([1.0625])}),
+        why="float16: 1 - y and g (1 - y) are rounded to storage; bfloat16 and tanh's backward compute in float32",
         link="",
         seen=("2.13.0", "2.14.1"),
     ),

@@ -156,17 +156,16 @@ class Warns:
 
 @dataclass(frozen=True, eq=False)
 class Differs:
-    """The outcome of a pitfall that PyTorch accepts: a different number, wherever `when` holds for the problem."""
-
-    when: Callable[[Problem], bool] = lambda problem: True
+    """The outcome of a pitfall that PyTorch accepts without a word: a different number."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pitfall:
     """Two things that look equal and are not: the mistake, what it does, and the relation that does hold.
 
-    `mistake` is judged as a form of `of`; where `outcome` says so, its verdict must be *outside*.
-    `relation` is an identity that describes what the mistake really computes (None for an error).
+    mistake    judged as a form of `of`.
+    outcome    what it does on the problems where `when` holds (Differs: outside on some of them, and on no other).
+    relations  identities that say what the mistake really computes (none for an error).
     """
 
     name: str
@@ -175,7 +174,8 @@ class Pitfall:
     of: Identity
     mistake: Form
     outcome: Raises | Warns | Differs
-    relation: Identity | None = None
+    when: Callable[[Problem], bool] = lambda problem: True
+    relations: tuple[Identity, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ from equivalences.rows import (
 
 # Vector bodies and tails of 4 to 64 lanes; small sizes first, to which shrinking goes.  Most problems have as many
 # rows as they have codes.
-COLUMNS = (2, 3, 5, 1, 4, 7, 8, 9, 10, 15, 16, 17, 31, 33, 64, 67)
+COLUMNS = (2, 3, 5, 1, 4, 7, 8, 9, 10, 15, 16, 17, 31, 1, 33, 64, 67)  # 1 twice: Hypothesis draws in clumps
 ROWS = (1,) * 10 + (8, 9, 16, 17, 33, 67, 300)
 CODES = 6  # at most, drawn one by one
 
@@ -112,7 +112,7 @@ def _edge_recipes(kinds: int, sizes: tuple[tuple[int, int], ...], reduction: tup
     return recipes
 
 
-def _domain(
+def domain(
     name: str,
     axes: dict[str, str],
     kinds: dict[str, Kind],
@@ -165,7 +165,7 @@ def classes(
     *,
     labels: bool = False,
     soft: bool = False,
-    weight: bool = False,
+    weight: bool | str = False,
     ignore: bool = False,
     smoothing: bool = False,
     reduction: tuple[str, ...] = (),
@@ -177,7 +177,8 @@ def classes(
     """Rows of class logits `z`, with whichever targets and options are asked for.
 
     Items, in order: z "RC", y "R" (labels), ignore_index, p "RC" (soft targets), weight "C", label_smoothing,
-    reduction, g (axes `out`).  With `columns`, every problem has that many classes.
+    reduction, g (axes `out`).  With `columns`, every problem has that many classes; with weight="optional", the
+    weight of a third of the problems is None.
     """
     _check(out, ("R", "RC", ""), reduction)
     if ignore and not labels:
@@ -209,7 +210,8 @@ def classes(
         if weight:
             w = rows.weights(count, y[kept] if labels else None)
             total = float(w.max() * (np.ptp(z, axis=1) + math.log(count) + 1).sum())
-            items["weight"] = moderated(w, total, rows.fmt)
+            absent = weight == "optional" and recipe.weights % 3 == 0
+            items["weight"] = None if absent else moderated(w, total, rows.fmt)
         if smoothing:
             fixed = SMOOTHING[recipe.smoothing]
             items["label_smoothing"] = float(rows.shared(1, TARGET)[0]) if fixed is None else fixed
@@ -224,7 +226,7 @@ def classes(
     size = len(CLASS_KINDS)
     several = ((1, 2), (size, 1), (3 * size, 2), (3 * size, 3), (17, 17), (2 * size, 67))
     options = {"labels": labels, "soft": soft, "weight": weight, "ignore": ignore, "smoothing": smoothing}
-    return _domain(
+    return domain(
         name or _named("classes", **options, reduction="/".join(reduction), columns=columns, out=out != "R" and out),
         axes,
         CLASS_KINDS,
@@ -306,7 +308,7 @@ def scalars(
     choices |= {"salt"} if choices or out == "" else set()
     size = len(SCALAR_KINDS)
     options = {"target": target, "weight": weight, "pos_weight": pos_weight, "reduction": "/".join(reduction)}
-    return _domain(
+    return domain(
         name or _named("scalars", **options, out="''" if out == "" else None),
         axes,
         SCALAR_KINDS,
@@ -362,7 +364,7 @@ def layers(
 
     small = tuple(range(1, 10))
     options = {"hidden": hidden, "labels": labels, "out": out if labels and out else None}
-    return _domain(
+    return domain(
         name or _named("layers", **options),
         axes,
         LAYER_KINDS,

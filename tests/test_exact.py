@@ -13,7 +13,7 @@ from flint import arb, arb_series, ctx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from equivalences import exact
+from equivalences import enclosure, exact
 from equivalences.model import Identity, Problem
 
 MAX = float(np.finfo(np.float64).max)
@@ -26,7 +26,7 @@ def identity(spec: Callable[[Any], Any], wrt: tuple[str, ...] = ("z",)) -> Ident
     return Identity("test", "", "", domain, spec, (), wrt=wrt)
 
 
-def of(spec: Callable[[Any], Any], z: Any, g: Any, precision: int = 128) -> tuple[exact.Enclosure, exact.Enclosure]:
+def of(spec: Callable[[Any], Any], z: Any, g: Any, precision: int = 128) -> tuple[enclosure.Enclosure, enclosure.Enclosure]:
     problem = Problem("float64", {"z": np.array(z, dtype=np.float64), "g": np.array(g, dtype=np.float64)})
     result = exact.evaluate(identity(spec), problem, precision)
     return result.value, result.gradients["z"]
@@ -49,6 +49,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "log1p": (lambda z: exact.log1p(z[0] * z[0]), lambda z: (1 + z[0] * z[0]).log()),
     "sqrt": (lambda z: exact.sqrt(z[0] ** 2 + 1), lambda z: (z[0] * z[0] + 1).sqrt()),
     "tanh": (lambda z: exact.tanh(z[0]), lambda z: 2 * s(2 * z[0]) - 1),
+    "sech": (lambda z: (z[0] + 0.5).sech(), lambda z: 2 / ((z[0] + 0.5).exp() + (-z[0] - 0.5).exp())),
     "sigmoid": (lambda z: exact.sigmoid(z[0]), lambda z: s(z[0])),
     "softplus": (lambda z: exact.softplus(z[0]), lambda z: (1 + z[0].exp()).log()),
     "logsigmoid": (lambda z: exact.logsigmoid(z[0]), lambda z: s(z[0]).log()),
@@ -82,10 +83,12 @@ def jet(naive: Callable[[Any], Any], z: list[float], by: int) -> tuple[arb, arb]
         ctx.cap = cap
 
 
-def check(got: exact.Enclosure, where: Any, want: arb, sharp: bool) -> None:
+def check(got: enclosure.Enclosure, where: Any, want: arb, sharp: bool) -> None:
     hi, lo, radius = (float(part[where]) for part in (got.hi, got.lo, got.radius))
+    shift = int(np.broadcast_to(got.shift, got.hi.shape)[where])
     with exact.working_precision(NAIVE_BITS):
         assert want.rel_accuracy_bits() > 2 * SHARP or want.rad() < 2.0**-1000
+        want *= arb(2) ** shift
         assert arb(hi, radius).overlaps(want - lo), (hi, lo, radius, want)
         if sharp:
             assert radius <= abs(hi) * 2.0**-SHARP + 2.0**-1070
@@ -234,7 +237,7 @@ def test_a_training_step_uses_gradients_as_values_and_refuses_to_differentiate_t
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(-1, 1), st.floats(0, 1), st.floats())
 def test_error_bounds_contain_the_rational_error(hi: float, lo: float, radius: float, got: float) -> None:
     lo, radius = lo * math.ulp(hi) / 2, radius * math.ulp(hi)
-    lower, upper = exact.Enclosure(np.array(hi), np.array(lo), np.array(radius)).error(got)
+    lower, upper = enclosure.Enclosure(np.array(hi), np.array(lo), np.array(radius)).error(got)
     if not math.isfinite(got):
         assert lower == upper == np.inf
         return
@@ -244,7 +247,7 @@ def test_error_bounds_contain_the_rational_error(hi: float, lo: float, radius: f
     overflow = distance > Fraction(MAX) / 2
     assert overflow or upper <= float(distance + r) * (1 + 1e-15) + 1e-322
     assert lower >= (MAX / 4 if overflow and distance > MAX else 0)
-    assert overflow or lower >= float(max(Fraction(0), distance * (1 - Fraction(2) ** -50) - r)) * (1 - 1e-15) - 1e-322
+    assert overflow or lower >= float(max(Fraction(0), distance * (1 - Fraction(2) ** -49) - r * (1 + Fraction(2) ** -50))) * (1 - 1e-15) - 1e-322
 
 
 @given(st.fractions() | st.fractions(-1, 1), st.sampled_from([0, 600, -1000, -1075, -1200]))
@@ -253,21 +256,35 @@ def test_an_enclosure_contains_the_ball_it_was_made_from(fraction: Fraction, exp
     fraction *= Fraction(2) ** exponent
     with exact.working_precision(128):
         n, d = exact._number(fraction.numerator), exact._number(fraction.denominator)
-        got = exact._enclose([(n / d).v], ())
+        got = enclosure.enclose([(n / d).v], ())
     hi, lo, radius = (Fraction(float(x)) for x in (got.hi, got.lo, got.radius))
+    fraction *= Fraction(2) ** int(got.shift)
     assert abs(fraction - hi - lo) <= radius <= abs(fraction) / 2**104 + Fraction(2) ** -1070
     assert abs(fraction - hi) <= Fraction(math.ulp(float(hi))) / 2
 
 
+def test_errors_below_the_spacing_of_subnormals_are_known() -> None:
+    with exact.working_precision(128):
+        found = enclosure.enclose([arb(7) * arb(2) ** -1076], ())  # 1.75 times the smallest subnormal
+    eta = 2.0**-1074
+    for got, allowance, within in ((2 * eta, eta, True), (eta, eta, True), (3 * eta, eta, False), (eta, 0.0, False)):
+        assert [bool(x) for x in found.compare(got, np.array(allowance))] == [within, not within]
+    lower, upper = found.error(4 * eta)  # 2.25 eta away
+    assert lower <= 2 * eta
+    assert upper == 3 * eta
+    assert found.nearest == 2 * eta
+
+
 def test_infinities_are_exact_and_the_unknown_decides_nothing() -> None:
     balls = [arb("-inf"), arb("nan"), arb(0, math.inf), arb(10) ** 400]
-    enclosure = exact._enclose(balls, (4,))
+    found = enclosure.enclose(balls, (4,))
+    assert found.radius.tolist() == [0, np.inf, np.inf, np.inf]
     for got, lower, upper in (
         (-np.inf, [0, 0, 0, 0], [0] + [np.inf] * 3),
         (np.nan, [np.inf, 0, 0, 0], [np.inf] * 4),
         (1.0, [np.inf, 0, 0, 0], [np.inf] * 4),
     ):
-        assert [x.tolist() for x in enclosure.error(np.full(4, got))] == [lower, upper]
+        assert [x.tolist() for x in found.error(np.full(4, got))] == [lower, upper]
 
 
 def test_evaluate_keeps_shapes_names_and_plain_values() -> None:
@@ -315,3 +332,14 @@ def test_a_number_refuses_to_be_compared(ask: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match="integer powers"):
         exact.exp(0) ** 0.5  # type: ignore[operator]
     assert (np.float64(0.1) * exact.exp(0)).v == arb(0.1)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        np.ones(2) * exact.exp(0)
+
+
+@pytest.mark.parametrize("got", [1e200, math.inf, math.nan, -1e200])
+def test_nothing_far_away_passes_beside_a_tiny_number(got: float) -> None:
+    found = enclosure.enclose([arb(10) ** -300], ())
+    within, beyond = found.compare(got, np.array(1e130))
+    assert beyond
+    assert not within
+    assert found.error(got)[0] <= (abs(got) if math.isfinite(got) else math.inf)

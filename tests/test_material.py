@@ -105,9 +105,9 @@ def train_from_zero(cost: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype
 def train_module(drawn: nn.Linear, omit: Container[int]) -> str:
     """The `nn.Module` run from the float32 initialisation as drawn, in float64.
 
-    In float32 the accumulated rounding reaches 3e-7, more than half of the sixth digit, so that some printed lines
-    depend on the machine.  float64 decides that digit for every line; at the epochs `omit` it decides against the
-    document, whose machine rounded to the neighbour.
+    In float32 the rounding that accumulates is as large as half a unit of the sixth digit (up to 7e-7 was seen, with
+    torch 2.13's kernels without vector instructions), so some lines depend on the machine.  float64 decides that digit
+    on every line; at the epochs `omit` it decides against the document, whose machine rounded to the neighbour.
     """
     model = copy.deepcopy(drawn).double()
     return train(list(model.parameters()), lambda: F.cross_entropy(model(TOY_X.double()), TOY_Y), omit)

@@ -13,7 +13,7 @@ from hypothesis import find, given, settings
 from equivalences import problems
 from equivalences.formats import FORMATS, truncate
 from equivalences.model import Array, Domain, Problem
-from equivalences.rows import CLASS_KINDS, Recipe, expand
+from equivalences.rows import CLASS_KINDS, Recipe, expand, moderated
 
 EVERYTHING: dict[str, Any] = {"labels": True, "soft": True, "weight": True, "ignore": True, "smoothing": True}
 DOMAINS = [
@@ -29,7 +29,7 @@ DOMAINS = [
     problems.layers(),
     problems.layers(hidden=True, labels=True),
 ]
-DRAWN = 60
+DRAWN = 200
 
 
 def drawn(domain: Domain, format: str, examples: int = DRAWN) -> list[Problem]:
@@ -96,7 +96,7 @@ def test_edges_are_few_and_reach_every_region(domain: Domain, format: str) -> No
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@named([DOMAINS[i] for i in (2, 4, 7, 10)])
+@named([DOMAINS[i] for i in (2, 7, 10)])
 def test_drawn_problems_are_sound_and_reach_every_region(domain: Domain, format: str) -> None:
     some = drawn(domain, format)
     for problem in some:
@@ -148,6 +148,15 @@ def test_a_row_depends_on_its_code_alone() -> None:
         assert np.array_equal(alone.z[0], whole.z[row])
 
 
+def test_heavy_weights_are_moderated_by_a_power_of_two() -> None:
+    fmt = FORMATS["float16"]
+    weight = moderated(np.array([50.0, 0.0, 1.0]), 300 * 128 * 50.0, fmt)
+    assert weight[1] == 0
+    assert weight[0] == 50 * weight[2]
+    assert fmt.max / 8 < 300 * 128 * weight[0] < fmt.max / 2
+    assert moderated(np.array(3.0), 100.0, fmt) == 3
+
+
 def regions_of(domain: Domain, *rows: list[float], format: str = "float32", **items: Any) -> list[str]:
     z = np.array(rows) if len(rows) > 1 or len(rows[0]) == 0 or "t" not in items else np.array(rows[0])
     return [domain.regions[i] for i in domain.locate(Problem(format, {"z": z, **items}))]
@@ -172,10 +181,13 @@ def test_regions_are_where_the_table_says() -> None:
     assert regions_of(labelled, [0, 9], [9, 0], y=np.array([-1, 0]), ignore_index=-1) == ["saturated", "saturated"]
     assert regions_of(labelled, [1], [2], y=np.array([0, 0])) == ["single", "single"]
     assert regions_of(problems.classes(), [11, 0], [11.1, 0], format="float16") == ["saturated", "extreme"]
+    assert regions_of(problems.classes(), [6, 6.5, 6.25], [6, 6.8, 6.25]) == ["offset", "core"]
     line = [0.0, 4.0, 4.5, 17.0, -17.0, 88.0, 89.0]
     expected = ["zero", "core", "wide", "saturated", "tail", "tail", "extreme"]
     assert regions_of(problems.scalars(target="soft"), line, t=np.array([1, 1, 1, 1, 1, 0.75, 1])) == expected
     assert regions_of(problems.scalars(target="sign"), line, t=np.array([1, 1, 1, 1, 1, -1, 1])) == expected
+    assert regions_of(problems.scalars(target="sign"), [-17.0, 17.0], t=np.array([-1, 1])) == ["saturated"] * 2
+    assert regions_of(problems.scalars(target="index"), [-17.0, 17.0], t=np.array([0, 0])) == ["saturated", "tail"]
 
 
 def gap(z: Array) -> Array:

@@ -27,9 +27,25 @@ x = z.reshape(-1, d1, d2, z.shape[1]).movedim(-1, 1)
 """
 
 
-def losses(p: Any) -> list[Any]:
-    """-log softmax(z)_y of every row."""
-    return [-exact.log_softmax(row)[y] for row, y in zip(p.z, p.y, strict=True)]
+def loss(p: Any) -> Any:
+    """The loss under whichever of the options the problem has: a row's is -sum_k w_k q_k log softmax(z)_k."""
+    count = len(p.z[0])
+    weight = getattr(p, "weight", None) or [1] * count
+    smoothing = exact.total([getattr(p, "label_smoothing", 0)])
+    reduction = getattr(p, "reduction", "none")
+    if hasattr(p, "p"):
+        kept, targets, mass = [True] * len(p.z), p.p, len(p.z)
+    else:
+        kept = [y != getattr(p, "ignore_index", -100) for y in p.y]
+        targets = [[int(k == y) for k in range(count)] for y in p.y]
+        mass = exact.total(weight[y] for y, keep in zip(p.y, kept, strict=True) if keep)
+    rows = []
+    for z, target, keep in zip(p.z, targets, kept, strict=True):
+        q = [w * ((1 - smoothing) * t + smoothing / count) for w, t in zip(weight, target, strict=True)]
+        rows.append(-exact.dot(q, exact.log_softmax(z)) if keep else 0)
+    if reduction == "none":
+        return rows
+    return exact.total(rows) / (mass if reduction == "mean" else 1)
 
 
 cross_entropy = Identity(
@@ -37,7 +53,7 @@ cross_entropy = Identity(
     statement=r"-\sum_k [k = y] \log \mathrm{softmax}(z)_k = \log \sum_j e^{z_j} - z_y",
     source="torch.nn.CrossEntropyLoss documentation, class indices",
     domain=LABELLED,
-    spec=losses,
+    spec=loss,
     forms=(
         Form("F.cross_entropy(z, y, reduction='none')"),
         Form("nn.CrossEntropyLoss(reduction='none')(z, y)"),
@@ -93,7 +109,7 @@ cross_entropy_reduced = Identity(
     statement=r"\mathrm{sum} = \sum_n \ell_n, \quad \mathrm{mean} = \frac{1}{N} \sum_n \ell_n",
     source="torch.nn.CrossEntropyLoss documentation, reduction",
     domain=REDUCED,
-    spec=lambda p: exact.total(losses(p)) / (len(p.y) if p.reduction == "mean" else 1),
+    spec=loss,
     out="",
     forms=(
         Form("F.cross_entropy(z, y, reduction=reduction)"),
@@ -129,7 +145,7 @@ soft_cross_entropy = Identity(
     statement=r"-\sum_k p_k \log \mathrm{softmax}(z)_k = \mathrm{KL}(p \| \mathrm{softmax}(z)) + H(p)",
     source="torch.nn.CrossEntropyLoss documentation, class probabilities; Cover & Thomas, 2nd ed., (2.26)",
     domain=SOFT,
-    spec=lambda p: [-exact.dot(t, exact.log_softmax(row)) for row, t in zip(p.z, p.p, strict=True)],
+    spec=loss,
     wrt=("z", "p"),
     forms=(
         Form("F.cross_entropy(z, p, reduction='none')"),
@@ -153,5 +169,60 @@ soft_cross_entropy = Identity(
             label="(N, C, d1, d2)",
             layouts=FLAT,
         ),
+    ),
+)
+
+uniform_logits = Identity(
+    name="uniform_logits",
+    statement=r"z = (c, \dots, c) \implies -\log \mathrm{softmax}(z)_y = \log K",
+    source="softmax-cross-entropy notebook (the initial loss is log K)",
+    domain=LABELLED,
+    spec=lambda p: [exact.log(len(row)) for row in p.z],
+    forms=(
+        Form("F.cross_entropy(z.narrow(dim, 0, 1).expand_as(z), y, reduction='none')"),
+        Form("F.nll_loss(F.log_softmax(z.narrow(dim, 0, 1).expand_as(z), dim), y, reduction='none')"),
+        Form("x = z.narrow(dim, 0, 1).expand_as(z)\nF.cross_entropy(x, torch.ones_like(z), reduction='none') / z.shape[dim]"),
+        Form("x = z.narrow(dim, 0, 1).expand_as(z)\ntorch.logsumexp(x, dim) - x.select(dim, -1)"),
+    ),
+)
+
+GRADIENTS = classes(labels=True, out="RC", layouts=LAYOUTS)
+
+cross_entropy_gradient = Identity(
+    name="cross_entropy_gradient",
+    statement=r"\partial_{z_{nk}} \frac{1}{N} \sum_m \ell_m = \frac{1}{N} (\mathrm{softmax}(z_n)_k - [k = y_n])",
+    source="Bishop, Pattern Recognition and Machine Learning, (4.109)",
+    domain=GRADIENTS,
+    spec=lambda p: [
+        [(s - int(k == y)) / len(p.y) for k, s in enumerate(exact.softmax(row))]
+        for row, y in zip(p.z, p.y, strict=True)
+    ],
+    out="RC",
+    forms=(
+        Form(
+            "s = F.softmax(z, dim).scatter(dim, y.unsqueeze(dim), 0)\n"
+            "s.scatter(dim, y.unsqueeze(dim), -s.sum(dim, keepdim=True)) / y.numel()",
+            label="the target's entry as minus the sum of the others",
+        ),
+        Form("torch.autograd.grad(F.cross_entropy(z, y), z, create_graph=True)[0]"),
+        Form(
+            ONE_HOT + "torch.autograd.grad(F.cross_entropy(z, t.to(z.dtype)), z, create_graph=True)[0]",
+            label="autograd, one-hot targets",
+        ),
+        Form("torch.func.grad(lambda x: F.cross_entropy(x, y))(z)"),
+        Form(ONE_HOT + "(F.softmax(z, dim) - t) / y.numel()", label="(softmax - target) / N"),
+        Form(ONE_HOT + "(torch.exp(F.log_softmax(z, dim)) - t) / y.numel()", label="(exp(log_softmax) - target) / N"),
+    ),
+)
+
+cross_entropy_gradient_sums_to_zero = Identity(
+    name="cross_entropy_gradient_sums_to_zero",
+    statement=r"\sum_k \partial_{z_{nk}} \sum_m \ell_m = 0",
+    source="Bishop, Pattern Recognition and Machine Learning, (4.109): softmax and target both sum to 1",
+    domain=LABELLED,
+    spec=lambda p: [0 for _ in p.y],
+    forms=(
+        Form("torch.autograd.grad(F.cross_entropy(z, y, reduction='sum'), z, create_graph=True)[0].sum(dim)"),
+        Form(ONE_HOT + "(F.softmax(z, dim) - t).sum(dim)", label="(softmax - target) summed"),
     ),
 )

@@ -1,6 +1,6 @@
 """Running error analysis: the tracker, one rule an operation, and the assumptions they rest on."""
 
-from equivalences.rounding import arithmetic, elementary, fused, movement, reductions  # noqa: F401  (rules)
+from equivalences.rounding import arithmetic, elementary, fused, movement, optimizers, reductions  # noqa: F401  (rules)
 from equivalences.rounding.assumptions import Assumptions, assumptions
 from equivalences.rounding.tracker import RULES, Call, Shadow, Step, Tracker, Untracked, rule
 

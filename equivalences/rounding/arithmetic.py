@@ -90,6 +90,14 @@ def _reciprocal(call: Call) -> Shadow:
     return rounded(call, *quotient(exact(torch.ones(()).double()), call.shadow(call.args[0])))
 
 
+@rule("remainder")
+def _remainder(call: Call) -> Shadow:
+    # a step function of both operands: bounded for exact ones only
+    a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
+    e = torch.where((a.e > 0) | (b.e > 0), math.inf, 0.0).double()
+    return rounded(call, torch.remainder(a.v, b.v), e, underflow=False)
+
+
 def _negated(a: Shadow) -> Shadow:
     return Shadow(-a.v, a.e)
 
@@ -113,32 +121,39 @@ def _sign(call: Call) -> Shadow:
 
 @rule("addcmul")
 def _addcmul(call: Call) -> Shadow:
+    # a + value b c, in any order: what the first product loses by underflow is multiplied once more
     a, b, c = (call.shadow(x) for x in call.args[:3])
     bc = product(product(b, c), call.shadow(call.kwargs.get("value", 1)))
-    e = a.e + bc.e + 2 * call.arithmetic.u * (bc.v.abs() + bc.e) + call.arithmetic.eta
+    scale = 1 + torch.maximum(b.v.abs() + b.e, c.v.abs() + c.e)
+    e = a.e + bc.e + 2 * call.arithmetic.u * (bc.v.abs() + bc.e) + call.arithmetic.eta * scale
     return rounded(call, a.v + bc.v, e, underflow=False)
 
 
 @rule("addcdiv")
 def _addcdiv(call: Call) -> Shadow:
+    # a + (value b) / c (PointwiseOpsKernel.cpp): what the product loses by underflow is divided by c
     a, b, c = (call.shadow(x) for x in call.args[:3])
-    bc = product(quotient(b, c), call.shadow(call.kwargs.get("value", 1)))
-    e = a.e + bc.e + 2 * call.arithmetic.u * (bc.v.abs() + bc.e) + call.arithmetic.eta
+    bc = quotient(product(call.shadow(call.kwargs.get("value", 1)), b), c)
+    room = (c.v.abs() - c.e).clamp_min(0.0)
+    e = a.e + bc.e + 2 * call.arithmetic.u * (bc.v.abs() + bc.e) + call.arithmetic.eta * (1 + 1 / room)
     return rounded(call, a.v + bc.v, e, underflow=False)
 
 
-@rule("lerp")
-def _lerp(call: Call) -> Shadow:
-    # ATen picks a + w (b - a) or b - (b - a)(1 - w) by |w| < 1/2 (Lerp.h); both are within this.
-    a, b, w = (call.shadow(x) for x in call.args[:3])
+def lerp(call: Call, a: Shadow, b: Shadow, w: Shadow) -> Shadow:
+    """a + w (b - a) if |w| < 1/2, else b - (b - a)(1 - w) (Lerp.h)."""
     gap = Shadow(b.v - a.v, a.e + b.e)
     u = call.arithmetic.u
     gap = Shadow(gap.v, gap.e + u * (gap.v.abs() + gap.e))
     low = w.v.abs() < 0.5
-    step = product(gap, Shadow(torch.where(low, w.v, 1 - w.v), w.e + u))
+    step = product(gap, Shadow(torch.where(low, w.v, 1 - w.v), w.e + torch.where(low, 0.0, u * (1 - w.v).abs())))
     base = torch.where(low, a.e, b.e)
     e = base + step.e + u * (step.v.abs() + step.e) + call.arithmetic.eta
     return rounded(call, a.v + w.v * (b.v - a.v), e, underflow=False)
+
+
+@rule("lerp")
+def _lerp(call: Call) -> Shadow:
+    return lerp(call, *(call.shadow(x) for x in call.args[:3]))
 
 
 # --- matrix products -------------------------------------------------------------------------------------------
@@ -164,10 +179,11 @@ def _mm(call: Call) -> Shadow:
 
 @rule("addmm", "baddbmm")
 def _addmm(call: Call) -> Shadow:
-    if call.kwargs.get("alpha", 1) != 1 or call.kwargs.get("beta", 1) != 1:
-        raise NotImplementedError("addmm is followed for alpha = beta = 1 only")
+    alpha = call.kwargs.get("alpha", 1)
+    if abs(alpha) != 1 or call.kwargs.get("beta", 1) != 1:
+        raise NotImplementedError("addmm is followed for alpha = 1 or -1 and beta = 1 only")
     bias, a, b = (call.shadow(x) for x in call.args[:3])
-    return matrix_product(call, a, b, bias)
+    return matrix_product(call, Shadow(alpha * a.v, a.e), b, bias)
 
 
 # --- comparisons and selections --------------------------------------------------------------------------------
@@ -181,15 +197,17 @@ def _undecided(a: Shadow, b: Shadow) -> Tensor:
 
 @rule("eq", "ne", "gt", "ge", "lt", "le")
 def _compare(call: Call) -> Shadow:
-    a, b = (x if isinstance(x, Tensor) else torch.tensor(x) for x in call.args[:2])
-    e = _undecided(call.tracker.shadow(a), _number(call, b))
-    return Shadow(call.out.to("cpu", torch.float64), e)
+    a, b = (_operand(call, x) for x in call.args[:2])
+    return Shadow(call.out.to("cpu", torch.float64), _undecided(a, b))
 
 
-def _number(call: Call, operand: Tensor) -> Shadow:
-    if operand.dim() == 0 and operand.untyped_storage()._cdata not in call.tracker._stored:
-        return exact(operand.to("cpu", torch.float64))
-    return call.tracker.shadow(operand)
+def _operand(call: Call, x: Any) -> Shadow:
+    """An operand of a comparison: a Python number is first rounded to the format that it is compared in."""
+    if isinstance(x, Tensor):
+        return call.tracker.shadow(x)
+    v = torch.tensor(x, dtype=torch.float64)
+    taken = torch.tensor(x, dtype=call.args[0].dtype).double()
+    return Shadow(v, (taken - v).abs().nan_to_num(nan=0.0))
 
 
 @rule("bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "all", "any")

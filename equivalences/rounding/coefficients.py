@@ -9,9 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import wraps
 from typing import Any
 
 _U = 2.0**-53
+
+
+def _of_numbers(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Arithmetic with plain numbers only: with a tensor, it is the tensor's."""
+
+    @wraps(operation)
+    def arithmetic(self: Any, other: Any) -> Any:
+        return operation(self, other) if isinstance(other, (int, float)) else NotImplemented
+
+    return arithmetic
 
 
 class Coefficient(float):
@@ -34,19 +45,23 @@ class Coefficient(float):
         lost = abs(float(Fraction(value) - exact())) if math.isfinite(value) else math.inf
         return Coefficient(value, self.book, moved + lost)
 
+    @_of_numbers
     def __add__(self, other: Any) -> Any:
-        return self._made(float(self) + other, self.e + _error(other), lambda: Fraction(self) + Fraction(other))
+        return self._made(float(self) + float(other), self.e + _error(other), lambda: Fraction(self) + Fraction(other))
 
+    @_of_numbers
     def __sub__(self, other: Any) -> Any:
-        return self._made(float(self) - other, self.e + _error(other), lambda: Fraction(self) - Fraction(other))
+        return self._made(float(self) - float(other), self.e + _error(other), lambda: Fraction(self) - Fraction(other))
 
+    @_of_numbers
     def __mul__(self, other: Any) -> Any:
         e = _error(other)
         moved = abs(self) * e + (abs(other) + e) * self.e
-        return self._made(float(self) * other, moved, lambda: Fraction(self) * Fraction(other))
+        return self._made(float(self) * float(other), moved, lambda: Fraction(self) * Fraction(other))
 
+    @_of_numbers
     def __truediv__(self, other: Any) -> Any:
-        value, e = float(self) / other, _error(other)
+        value, e = float(self) / float(other), _error(other)
         room = abs(other) - e
         moved = (self.e + abs(value) * e) / room if room > 0 else math.inf
         return self._made(value, moved, lambda: Fraction(self) / Fraction(other))
@@ -65,9 +80,11 @@ class Coefficient(float):
     __radd__ = __add__
     __rmul__ = __mul__
 
+    @_of_numbers
     def __rsub__(self, other: Any) -> Any:
         return Coefficient(float(other), self.book) - self
 
+    @_of_numbers
     def __rtruediv__(self, other: Any) -> Any:
         return Coefficient(float(other), self.book) / self
 

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from equivalences.formats import FORMATS
 from equivalences.rounding.arithmetic import exact, product, quotient, rounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
@@ -28,6 +29,14 @@ def logistic(x: Tensor) -> Tensor:
     return torch.where(x < 0, small, 1.0) / (1 + small)
 
 
+def log_change(ratio: Tensor) -> Tensor:
+    """-log1p(-r): how far log(x) moves when x moves by the part r at most; inf where x may reach zero.
+
+    At least r: torch.log1p itself flushes the smallest float64 to zero.
+    """
+    return torch.maximum(-torch.log1p(-ratio), ratio).masked_fill(ratio >= 1, math.inf)
+
+
 def exp(call: Call, x: Shadow) -> Shadow:
     """exp(x), rounded to storage; no bound where it may overflow."""
     v = torch.exp(x.v)
@@ -39,7 +48,7 @@ def log(call: Call, x: Shadow) -> Shadow:
     """log(x), rounded to storage; no bound where the argument may be zero."""
     v = torch.log(x.v)
     ratio = x.e / x.v
-    moved = (-torch.log1p(-ratio)).masked_fill((ratio >= 1) | (x.v <= 0), math.inf)
+    moved = log_change(ratio).masked_fill(x.v <= 0, math.inf)
     return rounded(call, v, moved, call.assume.relative("log", 1.0))
 
 
@@ -47,7 +56,7 @@ def log1p(call: Call, x: Shadow) -> Shadow:
     """log(1 + x), rounded to storage; no bound where 1 + x may be zero."""
     v = torch.log1p(x.v)
     ratio = x.e / (1 + x.v)
-    moved = (-torch.log1p(-ratio)).masked_fill((ratio >= 1) | (x.v <= -1), math.inf)
+    moved = log_change(ratio).masked_fill(x.v <= -1, math.inf)
     return rounded(call, v, moved, call.assume.relative("log1p", 1.0))
 
 
@@ -107,25 +116,41 @@ def _tanh(call: Call) -> Shadow:
     return rounded(call, v, moved.nan_to_num(nan=0.0), call.assume.relative("tanh", 1.0))
 
 
+def sqrt(call: Call, x: Shadow) -> Shadow:
+    """Square root, rounded to storage."""
+    v = torch.sqrt(x.v)
+    # |sqrt(a) - sqrt(b)| = |a - b| / (sqrt a + sqrt b) <= sqrt(|a - b|).
+    moved = torch.minimum(x.e / (v + torch.sqrt((x.v - x.e).clamp_min(0.0))), torch.sqrt(x.e))
+    moved = moved.masked_fill(x.e == 0, 0.0)
+    return rounded(call, v, moved.masked_fill(x.v < 0, math.inf), call.assume.relative("sqrt", 1.0))
+
+
 @rule("sqrt")
 def _sqrt(call: Call) -> Shadow:
-    x = call.shadow(call.args[0])
-    v = torch.sqrt(x.v)
-    # |sqrt(a) - sqrt(b)| = |a - b| / (sqrt a + sqrt b) <= min(e / sqrt a, sqrt e).
-    moved = torch.minimum(x.e / v, torch.sqrt(x.e)).nan_to_num(nan=0.0)
-    return rounded(call, v, moved.masked_fill(x.v < 0, math.inf), call.assume.relative("sqrt", 1.0))
+    return sqrt(call, call.shadow(call.args[0]))
 
 
 @rule("pow")
 def _pow(call: Call) -> Shadow:
     exponent = call.args[1]
-    if not isinstance(exponent, (int, float)) or exponent not in (2, 3):
-        raise NotImplementedError("pow is followed for the exponents 2 and 3 only")
+    if not isinstance(exponent, (int, float)) or exponent not in (1, 2, 3):
+        raise NotImplementedError("pow is followed for the exponents 1, 2 and 3 only")
     x = call.shadow(call.args[0])
+    if exponent == 1:
+        return x
     power = product(x, x)
     if exponent == 3:
         power = product(power, x)
     return rounded(call, *power, roundings=float(exponent - 1))
+
+
+@rule("lgamma")
+def _lgamma(call: Call) -> Shadow:
+    # Zero at 1 and 2 (C17, F.10.5.3), where its slope, the digamma function, is below 1.1 within 1/4 (DLMF 5.4.14).
+    x = call.shadow(call.args[0])
+    if not bool((((x.v == 1) | (x.v == 2)) & (x.e < 0.25)).all()):
+        raise NotImplementedError("lgamma is followed at 1 and 2 only, where it is zero")
+    return exact(torch.zeros_like(x.v), 1.1 * x.e)
 
 
 @rule("square")
@@ -139,7 +164,7 @@ def _xlogy(call: Call) -> Shadow:
     x, y = call.shadow(call.args[0]), call.shadow(call.args[1])
     ratio = y.e / y.v
     kappa = call.assume.relative("log", call.arithmetic.u)
-    moved = (-torch.log1p(-ratio)).masked_fill((ratio >= 1) | (y.v <= 0), math.inf)
+    moved = log_change(ratio).masked_fill(y.v <= 0, math.inf)
     logarithm = Shadow(torch.log(y.v), moved + kappa * (torch.log(y.v).abs() + moved))
     v, e = product(x, logarithm)
     zero = (x.v == 0) & (x.e == 0)  # 0 log 0 = 0 by definition of xlogy
@@ -197,21 +222,23 @@ def _log_sigmoid_backward(call: Call) -> Shadow:
         b = Shadow(torch.exp(-z.abs()), call.assume.relative("exp", u) * torch.exp(-z.abs()))
     # (z < 0) - sign (b / (1 + b)): relative error of b shrinks by 1 / (1 + b); sum and division add two roundings.
     q = b.v / (1 + b.v)
-    q_e = b.e / (1 + b.v) / (1 + b.v - b.e) + 2 * u * q
+    room = 1 + b.v - b.e
+    q_e = (b.e / (1 + b.v) / room).masked_fill(room <= 0, 0.5).clamp_max(0.5)  # b <= 1 and so b / (1 + b) <= 1/2
+    q_e = q_e + 2 * u * (q + q_e) + call.arithmetic.eta
     slope = logistic(-z)
-    slope_e = q_e + torch.where(z - x.e <= 0, u * slope, 0.0)
-    slope_e = slope_e.masked_fill((x.e > 0) & (z.abs() <= x.e), math.inf)
+    slope_e = q_e + torch.where(z - x.e < 0, u * (slope + q_e), 0.0)
+    # Where rounding may have turned the sign of x, the kernel takes 1 - q for q or q for 1 - q; both are near 1/2:
+    # |1 - 2 q(b)| = tanh(|z| / 2) <= |z| / 2 for the exact and for the computed argument, and |z| <= e for both.
+    slope_e = slope_e + torch.where(z.abs() <= x.e, x.e / 2, 0.0)
     return rounded(call, *product(Shadow(slope, slope_e), g))
 
 
 @rule("sigmoid_backward")
 def _sigmoid_backward(call: Call) -> Shadow:
-    # grad * (1 - y) * y, with y the computed sigmoid
+    # grad * (1 - y) * y, with y the computed sigmoid: y (1 - y) moves by |1 - 2 y| e + e^2; a difference, two products
     g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
-    u = call.arithmetic.u
-    rest = Shadow(1 - y.v, y.e + u * (1 - y.v).abs())
-    part = product(product(g, rest), y)
-    return rounded(call, part.v, part.e + u * (part.v.abs() + part.e))
+    slope = Shadow((1 - y.v) * y.v, (1 - 2 * y.v).abs() * y.e + y.e.square())
+    return rounded(call, *product(slope, g), roundings=3.0)
 
 
 @rule("tanh_backward")
@@ -234,9 +261,21 @@ def _softplus(call: Call) -> Shadow:
     v = torch.clamp_min(z, 0.0) + torch.log1p(torch.exp(-z.abs()))
     moved = torch.minimum(logistic(z) * growth(x.e), x.e)
     kernel = call.assume.relative("exp", u) * logistic(z) + call.assume.relative("log1p", u) * v
-    linear = z > float(threshold)  # documented: beyond the threshold the function is the identity
-    kernel = torch.where(linear, torch.log1p(torch.exp(-z.abs())), kernel)
+    kernel = kernel + 2 * call.arithmetic.eta
+    # Documented: beyond the threshold the function is the identity.
+    linear = torch.log1p(torch.exp(-z.abs())) * (1 + growth(x.e) + _OWN) + _SLACK * v
+    kernel = _beyond(x, float(threshold), kernel, linear)
     return rounded(call, v, moved + kernel, roundings=0.0)
+
+
+# Where a kernel returns its argument, the error is what the exact value is off by, however small: it is known to the
+# rounding of the shadow itself, and to 2**-104 of the value, which is all that the oracle keeps (exact.Enclosure).
+_OWN, _SLACK = 16 * FORMATS["float64"].u, 16 * FORMATS["float64"].u ** 2
+
+
+def _beyond(x: Shadow, threshold: float, below: Tensor, above: Tensor) -> Tensor:
+    """`above` where x > threshold, `below` where not, the larger of the two where rounding may decide."""
+    return torch.where(x.v - x.e > threshold, above, torch.where(x.v + x.e > threshold, below.maximum(above), below))
 
 
 @rule("softplus_backward")
@@ -247,9 +286,23 @@ def _softplus_backward(call: Call) -> Shadow:
     u = call.arithmetic.u
     moved = s * r * growth(x.e)
     # grad * z / (z + 1) with z = exp(x): an error of z counts by 1 - s
-    kernel = s * u * (call.assume.relative("exp", 1.0) * r + 2)
-    kernel = torch.where(x.v > float(threshold), r, kernel)
+    kernel = s * u * (call.assume.relative("exp", 1.0) * r + 2) + 2 * call.arithmetic.eta
+    kernel = _beyond(x, float(threshold), kernel, r * (1 + growth(x.e) + _OWN) + _SLACK)
     return rounded(call, *product(Shadow(s, moved + kernel), g))
+
+
+@rule("logaddexp")
+def _logaddexp(call: Call) -> Shadow:
+    """max(a, b) + log1p(exp(-|a - b|)) (BinaryOpsKernel.cpp); the derivatives are two shares whose sum is 1."""
+    a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
+    u, gap = call.arithmetic.u, (a.v - b.v).abs()
+    small = torch.exp(-gap)
+    tail = torch.log1p(small)
+    share = logistic(a.v - b.v)
+    moved = (share * a.e + (1 - share) * b.e) * (1 + growth(a.e + b.e))
+    term = growth(u * (gap + a.e + b.e) + call.assume.relative("exp", u)) * small / (1 + small)
+    kernel = term + call.assume.relative("log1p", u) * (tail + term) + 2 * call.arithmetic.eta
+    return rounded(call, torch.maximum(a.v, b.v) + tail, torch.minimum(moved, torch.maximum(a.e, b.e)) + kernel)
 
 
 # --- piecewise linear activations ------------------------------------------------------------------------------

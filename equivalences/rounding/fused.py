@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from equivalences.formats import Format
+from equivalences.formats import FORMATS, Format
 from equivalences.rounding.arithmetic import exact, product, quotient, rounded
 from equivalences.rounding.assumptions import cascade_height
 from equivalences.rounding.elementary import add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
@@ -216,47 +216,100 @@ def _reduced(call: Call, terms: Shadow, reduction: int) -> Shadow:
 
 
 def _weighted(call: Call, terms: Shadow, weight: Tensor | None) -> Shadow:
-    return terms if weight is None else mul(call, terms, call.shadow(weight))
+    return terms if weight is None else _scaled(call, call.shadow(weight), terms)
+
+
+def _scaled(call: Call, factor: Shadow, x: Shadow, finite: bool = False) -> Shadow:
+    """factor * x, rounded to storage; exact where the factor is exactly 0, 1 or -1 (hard targets).
+
+    `finite`: the computed x never overflows, so that a zero factor removes it even where it has no bound.
+    """
+    v, e = mul(call, factor, x)
+    plain = (factor.e == 0) & (factor.v.abs() == 1)
+    none = (factor.e == 0) & (factor.v == 0) & (x.e.isfinite() | finite)
+    return Shadow(v.masked_fill(none, 0.0), torch.where(plain, x.e, e).masked_fill(none, 0.0))
+
+
+def _joined(call: Call, a: Shadow, b: Shadow) -> Shadow:
+    """a + b, rounded to storage; exact where one of them is exactly zero."""
+    v, e = add(call, a, b)
+    e = torch.where((a.v == 0) & (a.e == 0), b.e, e)
+    return Shadow(v, torch.where((b.v == 0) & (b.e == 0), a.e, e))
+
+
+def _rest(call: Call, t: Shadow) -> Shadow:
+    """1 - t, rounded to storage; exact for the hard targets 0 and 1."""
+    v, e = add(call, one(), neg(t))
+    return Shadow(v, torch.where(((t.v == 0) | (t.v == 1)) & (t.e == 0), 0.0, e))
 
 
 @rule("binary_cross_entropy")
 def _binary_cross_entropy(call: Call) -> Shadow:
     """(t - 1) max(log1p(-x), -100) - t max(log(x), -100), each step in the storage format."""
     x, t = call.shadow(call.args[0]), call.shadow(call.args[1])
-    hit = _clamped_log(log(call, x))
-    miss = _clamped_log(log1p(call, neg(x)))
-    rest = add(call, t, neg(one()))
-    terms = add(call, _times(call, rest, miss), neg(_times(call, t, hit)))
+    hit = _scaled(call, t, _clamped(log(call, x)), finite=True)
+    miss = _scaled(call, _rest(call, t), _clamped(log1p(call, neg(x))), finite=True)
+    terms = neg(_joined(call, hit, miss))
     return _reduced(call, _weighted(call, terms, call.arg(2, "weight")), call.arg(3, "reduction", _MEAN))
 
 
-def _clamped_log(logarithm: Shadow) -> Shadow:
-    """The clamp at -100 (torch.nn.BCELoss documentation) only ever replaces a logarithm without a bound."""
-    floor = torch.full((), -100.0).double()
-    v = torch.maximum(logarithm.v, floor)
-    return Shadow(v, torch.where(logarithm.v + logarithm.e < floor, (logarithm.v - floor).abs() + logarithm.e, logarithm.e))
+def _clamped(logarithm: Shadow) -> Shadow:
+    """max(logarithm, -100), which torch.nn.BCELoss documents: what the clamp cuts off is part of the bound.
 
-
-def _times(call: Call, factor: Shadow, logarithm: Shadow) -> Shadow:
-    """factor * clamped logarithm: finite, so that an exact zero factor removes even a logarithm without a bound."""
-    v, e = mul(call, factor, Shadow(logarithm.v.clamp_min(-100.0), logarithm.e))
-    none = (factor.v == 0) & (factor.e == 0)
-    return Shadow(v.masked_fill(none, 0.0), e.masked_fill(none, 0.0))
+    The kernel refuses x outside [0, 1], so that the computed logarithm lies in [-100, 0] whatever bound x has.
+    """
+    v, e = logarithm
+    low, high = (v - e).clamp_min(-100.0), (v + e).clamp(-100.0, 0.0)
+    reach = torch.maximum((v - low).abs(), (high - v).abs())
+    return Shadow(v, reach + 4 * FORMATS["float64"].u * v.abs())  # + the shadow's own rounding
 
 
 @rule("binary_cross_entropy_backward")
 def _binary_cross_entropy_backward(call: Call) -> Shadow:
-    """g (x - t) / ((1 - x) x): the derivative; that the kernel divides by no less than 1e-12 is not part of it."""
+    """g (x - t) / ((1 - x) x) = g ((1 - t) / (1 - x) - t / x), each step in the storage format.
+
+    Its steps are relatively exact (x is a number here, whatever error it brought), so that an error of x counts as
+    it does in the second formula: for t = 1 only through 1 / x, however close x comes to 1.
+    That the kernel divides by no less than 1e-12 is not part of the rule.
+    """
     g, x, t = (call.shadow(a) for a in call.args[:3])
-    gap = add(call, x, neg(t))
-    below = mul(call, add(call, one(), neg(x)), x)
-    part = mul(call, g, gap)
-    terms = rounded(call, *quotient(part, below))
-    terms = _weighted(call, terms, call.arg(3, "weight"))
-    if call.arg(4, "reduction", _MEAN) == _MEAN:
-        n = x.v.numel()
-        return rounded(call, terms.v / n, terms.e / n)
-    return terms
+    eta = call.format.eta
+    slope = log_loss_slope(x, t)
+    # A difference, two products and a quotient; 1 - x has the same rounding as x - 1, and x - 0 has none.
+    steps = torch.where(t.e > 0, 5.0, torch.where(t.v == 1, 3.0, torch.where(t.v == 0, 4.0, 5.0)))
+    terms = _stepwise(call, *product(g, slope), steps)
+    # g (x - t) may be subnormal, and is divided by x (1 - x), which is at least the smallest number.
+    lost = eta / 2 / torch.minimum(x.v - x.e, 1 - x.v - x.e).clamp_min(eta)
+    return _mean_of(call, _weighted(call, Shadow(terms.v, terms.e + lost), call.arg(3, "weight")))
+
+
+def _stepwise(call: Call, v: Tensor, e: Tensor, steps: Tensor | float) -> Shadow:
+    """A result off by `e` before `steps` relative roundings to the storage format, the last into subnormals too."""
+    hu = steps * call.format.u
+    e = e + hu / (1 - hu) * (v.abs() + e) + call.format.eta / 2
+    return Shadow(v, e.masked_fill(v.abs() + e > call.format.max, math.inf))
+
+
+def _mean_of(call: Call, terms: Shadow) -> Shadow:
+    if call.arg(4, "reduction", _MEAN) != _MEAN:
+        return terms
+    n = terms.v.numel()
+    return rounded(call, terms.v / n, terms.e / n)
+
+
+def log_loss_slope(x: Shadow, t: Shadow) -> Shadow:
+    """(1 - t) / (1 - x) - t / x and how far the errors of x and t move it; no bound where x may reach the pole."""
+
+    def part(share: Tensor, x: Tensor, e: Tensor) -> Shadow:
+        room = x - e
+        ratio = share / x
+        moved = (ratio * e / room).masked_fill(room <= 0, math.inf)
+        none = (share == 0) & (t.e == 0)
+        moved = torch.where(t.e > 0, moved + t.e / room.clamp_min(0.0), moved)
+        return Shadow(ratio.masked_fill(none, 0.0), moved.masked_fill(none, 0.0))
+
+    miss, hit = part(1 - t.v, 1 - x.v, x.e), part(t.v, x.v, x.e)
+    return Shadow(miss.v - hit.v, miss.e + hit.e)
 
 
 @rule("binary_cross_entropy_with_logits")
@@ -266,27 +319,17 @@ def _binary_cross_entropy_with_logits(call: Call) -> Shadow:
     weight, pos_weight = call.arg(2, "weight"), call.arg(3, "pos_weight")
     tail = neg(rounded(call, *log_sigmoid(call, z), roundings=0.0))
     if pos_weight is not None:
-        factor = add(call, mul(call, add(call, call.shadow(pos_weight), neg(one())), t), one())
-        tail = mul(call, tail, factor)
-    part = mul(call, _exact_difference(call, t), z)
-    terms = add(call, part, tail)
-    # t = 1: the first summand is an exact zero, and adding it rounds nothing.
-    gone = (t.v == 1) & (t.e == 0)
-    terms = Shadow(terms.v, torch.where(gone, tail.e.expand(terms.v.shape), terms.e))
+        factor = _joined(call, _scaled(call, t, add(call, call.shadow(pos_weight), neg(one()))), one())
+        tail = _scaled(call, factor, tail)
+    terms = _joined(call, _scaled(call, _rest(call, t), z), tail)
     return _reduced(call, _weighted(call, terms, weight), call.arg(4, "reduction", _MEAN))
-
-
-def _exact_difference(call: Call, t: Shadow) -> Shadow:
-    """1 - t, exact for the hard targets 0 and 1."""
-    v, e = add(call, one(), neg(t))
-    return Shadow(v, torch.where(((t.v == 0) | (t.v == 1)) & (t.e == 0), 0.0, e))
 
 
 @rule("soft_margin_loss")
 def _soft_margin_loss(call: Call) -> Shadow:
-    """log(1 + exp(-t z)), each step in the storage format."""
+    """log1p(exp(-t z)), each step in the storage format."""
     z, t = call.shadow(call.args[0]), call.shadow(call.args[1])
-    terms = log(call, add(call, one(), exp(call, mul(call, neg(z), t))))
+    terms = log1p(call, exp(call, _scaled(call, neg(t), z)))
     return _reduced(call, terms, call.arg(2, "reduction", _MEAN))
 
 
@@ -295,26 +338,29 @@ def _soft_margin_loss_backward(call: Call) -> Shadow:
     """-norm t y / (1 + y) g with y = exp(-t z), each step in the storage format."""
     g, z, t = (call.shadow(a) for a in call.args[:3])
     norm = 1.0 / z.v.numel() if call.arg(3, "reduction", _MEAN) == _MEAN else 1.0
-    y = exp(call, mul(call, neg(t), z))
-    # y / (1 + y) as one function of y, so that an infinite y costs its own bound only once
-    top = mul(call, mul(call, t, y), call.shadow(-norm))
-    below = add(call, y, one())
-    return mul(call, rounded(call, *quotient(top, below)), g)
+    y = exp(call, _scaled(call, neg(t), z))
+    # y / (1 + y) as one function of y: a relative error of y counts by 1 / (1 + y)
+    room = 1 + y.v - y.e
+    share = Shadow(y.v / (1 + y.v), (y.e / (1 + y.v) / room).masked_fill(room <= 0, math.inf))
+    norm_t = product(t, call.shadow(-norm))
+    v, e = product(product(share, norm_t), g)
+    # A sum, a quotient and a product; two products more unless t is 1 or -1 and the norm is a power of two.
+    plain = (t.e == 0) & (t.v.abs() == 1) & (math.frexp(norm)[0] == 0.5)
+    return _stepwise(call, v, e + call.format.eta * g.v.abs(), torch.where(plain, 3.0, 5.0))
 
 
 @rule("mse_loss")
 def _mse_loss(call: Call) -> Shadow:
-    a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
-    u = call.arithmetic.u
-    gap = Shadow(a.v - b.v, a.e + b.e + u * ((a.v - b.v).abs() + a.e + b.e))
-    terms = rounded(call, *product(gap, gap))
-    return _reduced(call, terms, call.arg(2, "reduction", _MEAN))
+    """(a - b) (a - b), each step in the storage format (BinaryOpsKernel.cpp, mse_kernel)."""
+    gap = add(call, call.shadow(call.args[0]), neg(call.shadow(call.args[1])))
+    return _reduced(call, mul(call, gap, gap), call.arg(2, "reduction", _MEAN))
 
 
 @rule("mse_loss_backward")
 def _mse_loss_backward(call: Call) -> Shadow:
+    """norm (a - b) g, each step in the storage format (PointwiseOpsKernel.cpp, mse_backward_cpu_kernel)."""
     g, a, b = (call.shadow(x) for x in call.args[:3])
-    u = call.arithmetic.u
-    norm = call.shadow(2.0 / a.v.numel() if call.arg(3, "reduction", _MEAN) == _MEAN else 2.0)
-    gap = Shadow(a.v - b.v, a.e + b.e + u * ((a.v - b.v).abs() + a.e + b.e))
-    return rounded(call, *product(product(norm, gap), g), roundings=2.0)
+    norm = 2.0 / a.v.numel() if call.arg(3, "reduction", _MEAN) == _MEAN else 2.0
+    kept = float(torch.tensor(norm, dtype=call.format.dtype))
+    factor = Shadow(torch.tensor(norm).double(), torch.tensor(abs(kept - norm)).double())
+    return mul(call, mul(call, factor, add(call, a, neg(b))), g)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from equivalences import formats
-from equivalences.rounding.arithmetic import exact, rounded
+from equivalences.rounding.arithmetic import exact, product, rounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 
@@ -73,10 +73,11 @@ def _constant(call: Call) -> None:
 @rule(
     "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_ones", "arange", "eye", "full", "full_like",
     "new_full", "scalar_tensor", "empty", "empty_like", "new_empty", "fill", "zero", "one_hot",
-    "empty_strided", "new_empty_strided",
+    "empty_strided", "new_empty_strided", "uniform", "normal", "bernoulli", "random",
 )  # fmt: skip
 def _factory(call: Call) -> Shadow:
-    # What stands in a fresh constant is what it holds; a fill by a computed tensor carries that tensor's bound.
+    # What stands in a fresh constant is what it holds, drawn at random or not; a fill by a computed tensor carries
+    # that tensor's bound.
     for operand in call.args[1:]:
         if isinstance(operand, Tensor):
             return call.shadow(operand)
@@ -119,7 +120,10 @@ def _index_put(call: Call) -> Shadow:
 @rule("index_add")
 def _index_add(call: Call) -> Shadow:
     a, b = call.shadow(call.args[0]), call.shadow(call.args[3])
-    dim, index = call.args[1], call.args[2].cpu()
+    dim, index, alpha = call.args[1], call.args[2].cpu(), call.kwargs.get("alpha", 1)
+    if abs(alpha) != 1:
+        b = rounded(call, *product(b, call.shadow(alpha)))
+    b = Shadow(-b.v, b.e) if alpha == -1 else b
     return _accumulated(call, a, lambda x, y: x.index_add(dim, index, y), b)
 
 
@@ -144,7 +148,7 @@ def _masked_fill(call: Call) -> Shadow:
     return Shadow(torch.where(mask, fill.v, a.v), torch.where(mask, fill.e, a.e) + doubt.e)
 
 
-@rule("masked_scatter", "masked_select_backward")
+@rule("masked_scatter", "masked_select_backward", "masked_scatter_backward")
 def _masked_scatter(call: Call) -> Shadow:
     v = call.func(*_swap(call.args, call, 0))
     return Shadow(v, call.func(*_swap(call.args, call, 1)))

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -71,7 +72,10 @@ class Step:
 class Call:
     """One operation seen by the tracker, as its rule sees it."""
 
-    __slots__ = ("args", "assume", "func", "kwargs", "name", "out", "tracker")
+    __slots__ = ("args", "arithmetic", "assume", "format", "func", "kwargs", "name", "out", "tracker")
+
+    format: Format  # of the result (of the first floating-point result)
+    arithmetic: Format  # in which the kernel computes: float32 for 16-bit data (at::opmath_type), else the data's
 
     def __init__(
         self, tracker: Tracker, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
@@ -79,6 +83,11 @@ class Call:
         self.tracker, self.name, self.func = tracker, name, func
         self.args, self.kwargs, self.out = args, kwargs, out
         self.assume = tracker.assume
+        for tensor in _tensors(out):
+            if tensor.is_floating_point():
+                self.format = formats.of(tensor.dtype)
+                self.arithmetic = _ARITHMETIC[self.format.name]
+                break
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """An argument by position or by keyword, as the schema allows both."""
@@ -87,33 +96,39 @@ class Call:
         return self.kwargs.get(name, default)
 
     def shadow(self, operand: Any) -> Shadow:
-        """The shadow of a tensor, or of a Python number as the kernel takes it in (rounded to its arithmetic)."""
+        """The shadow of a tensor, or of a Python number as the kernel takes it in (rounded to its arithmetic).
+
+        A number of more than 24 bits and unknown origin may itself be rounded: ATen combines options in double, as
+        in the 1 - a and a / K of label smoothing (LossNLL.cpp).
+        """
         if isinstance(operand, Tensor):
             return self.tracker.shadow(operand)
         value = float(operand)
-        e = self.tracker.coefficients.get(value, 0.0)
+        short = not math.isfinite(value) or (math.frexp(value)[0] * 2**24).is_integer()
+        e = self.tracker.coefficients.get(value, 0.0 if short else formats.FORMATS["float64"].u * abs(value))
         if self.format.name != "float64" and math.isfinite(value):
             e += abs(float(torch.tensor(value, dtype=self.arithmetic.dtype)) - value)
         return Shadow(torch.tensor(value, dtype=torch.float64), torch.tensor(e, dtype=torch.float64))
 
-    @property
-    def format(self) -> Format:
-        """The format of the result (of the first floating-point result)."""
-        return formats.of(next(t.dtype for t in _tensors(self.out) if t.is_floating_point()))
 
-    @property
-    def arithmetic(self) -> Format:
-        """The format in which the kernel computes: float32 for 16-bit data (at::opmath_type), else the data's."""
-        own = self.format
-        return formats.FORMATS["float32"] if own.precision < 24 else own
+_ARITHMETIC = {
+    name: fmt if fmt.precision >= 24 else formats.FORMATS["float32"] for name, fmt in formats.FORMATS.items()
+}
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
+def _tensors(tree: Any) -> list[Tensor]:
     if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for branch in tree:
-            yield from _tensors(branch)
+        return [tree]
+    if isinstance(tree, (list, tuple)):
+        return [tensor for branch in tree for tensor in _tensors(branch)]
+    return []
+
+
+@lru_cache(maxsize=4096)
+def _described(func: Any) -> tuple[str, str, bool]:
+    """Namespace, packet name without the in-place underscore, and whether an operator writes into an argument."""
+    name, mutates = func._schema.name.partition("::")[2], func._schema.is_mutable
+    return func.namespace, name[:-1] if mutates and name.endswith("_") else name, mutates
 
 
 @dataclass
@@ -151,7 +166,7 @@ class Tracker(TorchDispatchMode):
         if not tensor.is_floating_point():
             return tensor  # integers and booleans are exact until a comparison says otherwise
         with _outside():
-            self._write(tensor, Shadow(tensor.detach().to("cpu", torch.float64), torch.zeros(()).double()))
+            self.write(tensor, Shadow(tensor.detach().to("cpu", torch.float64), torch.zeros(()).double()))
         return tensor
 
     def shadow(self, tensor: Tensor) -> Shadow:
@@ -168,11 +183,11 @@ class Tracker(TorchDispatchMode):
         geometry = tensor.size(), tensor.stride(), tensor.storage_offset()
         return Shadow(stored.v.as_strided(*geometry), stored.e.as_strided(*geometry))
 
-    def _write(self, tensor: Tensor, shadow: Shadow) -> None:
-        v = shadow.v.expand(tensor.shape)
-        # No finite value, no bound: nan must not pass for one.
-        e = shadow.e.expand(tensor.shape).nan_to_num(nan=math.inf, posinf=math.inf)
-        e = e.masked_fill(~v.isfinite(), math.inf)
+    def write(self, tensor: Tensor, shadow: Shadow) -> None:
+        """Says that `tensor` has been written, and with what."""
+        v = shadow.v if shadow.v.shape == tensor.shape else shadow.v.expand(tensor.shape)
+        # No finite value, no bound: v - v is nan unless v is finite, and nan must not pass for a bound.
+        e = (shadow.e + (v - v)).nan_to_num(nan=math.inf, posinf=math.inf)
         storage = tensor.untyped_storage()
         stored = self._stored.get(storage._cdata)
         if stored is None and not tensor.is_floating_point() and not e.any():
@@ -194,33 +209,43 @@ class Tracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func.namespace not in ("aten", "prims", "profiler"):
+            return self._inside(func, args, kwargs)
         out = func(*args, **kwargs)
         with _outside():
             self._follow(func, args, kwargs, out)
         return out
 
+    def _inside(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """An operator of another library, followed through the ATen operations that its kernel calls.
+
+        If it calls none its results are unknown, and asking for their shadow says so.
+        """
+        if func._schema.is_mutable:
+            raise Untracked(f"{func} is not an ATen operation and writes into its arguments: it cannot be followed")
+        backend = torch._C._dispatch_key_for_device(torch.device(self.device).type)
+        with self:
+            return func.redispatch(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, backend)), *args, **kwargs)
+
     def _follow(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
-        name = func._schema.name.partition("::")[2]
-        if func.namespace not in ("aten", "prims"):
-            if func.namespace != "profiler":
-                raise Untracked(f"{func} is not an ATen operation: no rule can be written for it in `rounding`")
+        namespace, name, mutates = _described(func)
+        if namespace == "profiler":
             return
-        mutates = func._schema.is_mutable
-        results = list(_tensors(out))
-        inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
-        if not mutates:
+        results = _tensors(out)
+        inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))] if kwargs else _tensors(args)
+        if not mutates and results and name != "lift_fresh":  # a new constant is a view of nothing declared
             known = {t.untyped_storage()._cdata for t in inputs}
-            if results and all(t.untyped_storage()._cdata in known for t in results):
+            if all(t.untyped_storage()._cdata in known for t in results):
                 if any(t.is_floating_point() != inputs[0].is_floating_point() for t in results):
                     raise Untracked(f"aten::{name} reinterprets bits: no error bound survives that")
                 return  # a view: geometry does the rest
-        touched = [*inputs, *results]
-        if not any(t.is_floating_point() or t.untyped_storage()._cdata in self._stored for t in touched):
+        if not any(t.is_floating_point() or t.untyped_storage()._cdata in self._stored for t in (*inputs, *results)):
             return  # exact data only
-        if mutates and name.endswith("_"):
-            name = name[:-1]
-            results = list(_tensors(args[0]))
-            out = args[0]
+        if mutates:
+            if func._schema.name[-1] == "_":
+                results, out = _tensors(args[0]), args[0]
+            elif "out" not in kwargs:
+                raise Untracked(f"{func} writes into its arguments: let it return its result, so that the bound can follow")
         found = self.as_is.get(name) or RULES.get(name)
         if found is None:
             raise Untracked(f"aten::{name} has no rounding rule: add one with @rule({name!r}) in equivalences/rounding")
@@ -232,7 +257,7 @@ class Tracker(TorchDispatchMode):
             shadows = [shadows]
         for tensor, shadow in zip(results, shadows, strict=True):
             if shadow is not None:
-                self._write(tensor, shadow)
+                self.write(tensor, shadow)
                 if self.history:
                     kept = self.shadow(tensor)
                     self.steps.append(

@@ -1,0 +1,194 @@
+"""`python -m equivalences verify|list|show NAME`: the whole catalogue on this machine, without pytest.
+
+Exit status 0: everything holds; 1: something does not, and the reports say what; 2: wrong usage, in one line;
+130: interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+
+
+class Usage(Exception):
+    """Wrong usage; the message is the one line that says what is wrong and what would be right."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Usage(f"{message} (`{self.prog} --help` shows the options)")
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0, 1, 2, ...")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _natural(text):
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="python -m equivalences", description=__doc__.splitlines()[0], allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="verify|list|show", required=True)
+    verify = commands.add_parser("verify", help="judge the catalogue on this machine", allow_abbrev=False)
+    verify.add_argument("--identity", action="append", default=[], metavar="NAME", help="a name, a family or a glob")
+    verify.add_argument("--format", action="append", default=[], metavar="FORMAT", help="float64, float32, ...")
+    verify.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
+    verify.add_argument("--mode", default="eager", metavar="MODE", help="eager (default) or compiled")
+    verify.add_argument("--examples", type=_natural, metavar="N", help="drawn problems beside the edge problems")
+    verify.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the drawn problems (default 0)")
+    verify.add_argument("--jobs", type=_positive, metavar="N", help="processes (default: one a core)")
+    verify.add_argument("--json", metavar="FILE", help="write the results there, for programs")
+    verify.add_argument("--forms", action="store_true", help="also show where each form is valid")
+    verify.set_defaults(run=_verify)
+    commands.add_parser("list", help="the catalogue").set_defaults(run=_list)
+    show = commands.add_parser("show", help="one identity or pitfall")
+    show.add_argument("name", metavar="NAME")
+    show.set_defaults(run=_show)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    try:
+        asked = _parser().parse_args(arguments)
+        status: int = asked.run(asked, _console())
+        return status
+    except Usage as error:
+        print(f"equivalences: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:  # the reader has left, as `| head` does
+        sys.stderr.close()
+        return FAILED
+    except KeyboardInterrupt:
+        print("equivalences: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 200)  # a file or a pipe has no width: tables need one
+    return console
+
+
+# --- verify ----------------------------------------------------------------------------------------------------------
+
+
+def _verify(asked: Any, console: Console) -> int:
+    # torch takes seconds to load: not before the command line is known to parse.
+    from equivalences import choices, judge, sweep
+    from equivalences.report import environment, failure, results, table
+    from equivalences.report.progress import shown
+
+    with ExitStack() as stack:
+        try:
+            identities, formats = choices.identities(asked.identity), choices.formats(asked.format)
+            device, mode = choices.device(asked.device), choices.mode(asked.mode)
+            file = stack.enter_context(results.destination(asked.json)) if asked.json else None
+        except choices.Unknown as error:
+            raise Usage(str(error)) from None
+        except OSError as error:
+            raise Usage(f"--json: cannot write {asked.json}: {error.strerror}") from None
+        if not any(fmt in identity.formats for identity in identities for fmt in formats):
+            raise Usage(f"none of the identities is judged in {', '.join(formats)}")
+        enough = asked.examples is None or asked.examples >= sweep.EXAMPLES[mode]
+        examples = sweep.EXAMPLES[mode] if asked.examples is None else asked.examples
+        jobs = asked.jobs or (sweep.cores() if device == "cpu" else 1)
+
+        console.print(environment.summary(device))
+        begun = time.monotonic()
+        cells: dict[tuple[str, str], judge.Tally] = {}
+        interrupted = False
+        try:
+            with shown() as progress:
+                for _ in sweep.sweep(
+                    identities, formats, device, mode, examples, asked.seed, jobs=jobs, progress=progress(cells)
+                ):
+                    pass
+        except KeyboardInterrupt:
+            interrupted = True
+        except sweep.WorkerDied as error:
+            print(f"equivalences: {error}", file=sys.stderr)
+            return FAILED
+        order = [(identity.name, fmt) for identity in identities for fmt in formats]
+        tallies = [cells[key] for key in order if key in cells]
+
+        if asked.forms:
+            for t in tallies:
+                console.print(table.validity(t))
+        if tallies:
+            console.print(table.summary(tallies))
+        failing = [t for t in tallies if t.failures]
+        for t in failing:
+            for f in {f.form.label: f for f in reversed(t.failures)}.values():
+                console.rule()
+                print(failure.text(f), flush=True)
+        complete = enough and mode == "eager" and not interrupted
+        vacuous = [(t, missing) for t in tallies if complete and (missing := t.vacuous())]
+        if vacuous:
+            console.rule()
+            print("never tested, not once with an allowance that says something:")
+            for t, missing in vacuous:
+                print("\n".join(f"  {t.identity.name} in {t.format}: {each}" for each in missing))
+        console.rule()
+        numbers, runs = sum(t.numbers for t in tallies), sum(t.problems for t in tallies)
+        took = time.monotonic() - begun
+        console.print(
+            f"{numbers:,} numbers of {runs:,} problems judged in {took:.0f} s: "
+            f"{len({t.identity.name for t in tallies})} identities, {len(tallies)} of {len(order)} cells; "
+            f"{len(failing)} with failures, {len(vacuous)} not fully tested"
+        )
+        if interrupted:
+            print("equivalences: interrupted; this is what was judged so far", file=sys.stderr)
+            return INTERRUPTED
+        if file:
+            plan = {
+                "identities": [identity.name for identity in identities],
+                "formats": list(formats), "device": device, "mode": mode, "examples": examples, "seed": asked.seed,
+            }  # fmt: skip
+            try:
+                file.write(results.results(tallies, plan))
+            except OSError as error:
+                print(f"equivalences: could not write {asked.json}: {error.strerror}", file=sys.stderr)
+                return FAILED
+        return FAILED if failing or vacuous else 0
+
+
+# --- list and show ---------------------------------------------------------------------------------------------------
+
+
+def _list(asked: Any, console: Console) -> int:
+    from equivalences.report import describe
+
+    for line in describe.catalogue():
+        console.print(line, soft_wrap=True)
+    return 0
+
+
+def _show(asked: Any, console: Console) -> int:
+    from equivalences import choices
+    from equivalences.report import describe
+
+    try:
+        entry = choices.entry(asked.name)
+    except choices.Unknown as error:
+        raise Usage(str(error)) from None
+    console.print(describe.entry(entry), soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

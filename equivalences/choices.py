@@ -1,0 +1,83 @@
+"""What a user may ask for by name: identities, formats, devices and modes; anything else is one clear line."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from equivalences import devices
+from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES, PITFALLS
+from equivalences.execute import MODES
+from equivalences.formats import FORMATS
+from equivalences.model import Identity, Pitfall
+
+
+class Unknown(ValueError):
+    """What was asked for does not exist; the message is one line that says what does."""
+
+
+def _unknown(what: str, name: str, known: Iterable[str], where: str) -> Unknown:
+    close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else where
+    return Unknown(f"unknown {what} {name!r}: {hint}")
+
+
+def identities(patterns: Sequence[str] = ()) -> tuple[Identity, ...]:
+    """The identities that the patterns name, in the catalogue's order (none: all).
+
+    A pattern is a name, else a family, else a glob of names or of family/name.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        family = pattern in FAMILIES and pattern not in IDENTITIES
+        names = {
+            name
+            for name in IDENTITIES
+            if fnmatch.fnmatchcase(name, pattern)
+            or fnmatch.fnmatchcase(f"{FAMILY_OF[name]}/{name}", f"{pattern}/*" if family else pattern)
+        }
+        if not names:
+            raise _unknown(
+                "identity", pattern, [*IDENTITIES, *FAMILIES], "`python -m equivalences list` shows all of them"
+            )
+        found |= names
+    return tuple(identity for name, identity in IDENTITIES.items() if not patterns or name in found)
+
+
+def entry(name: str) -> Identity | Pitfall:
+    """The identity or pitfall of that name."""
+    found = IDENTITIES.get(name) or PITFALLS.get(name)
+    if found is None:
+        where = "`python -m equivalences list` shows all of them"
+        raise _unknown("identity or pitfall", name, [*IDENTITIES, *PITFALLS], where)
+    return found
+
+
+def _named(what: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in known:
+            raise _unknown(what, name, known, f"choose from {', '.join(known)}")
+    return tuple(name for name in known if not names or name in names)
+
+
+def formats(names: Sequence[str] = ()) -> tuple[str, ...]:
+    """The named formats, widest first (none: all)."""
+    return _named("format", names, tuple(FORMATS))
+
+
+def mode(name: str) -> str:
+    """The name itself, if it is a mode of execution."""
+    return _named("mode", [name], MODES)[0]
+
+
+def device(name: str) -> str:
+    """The name itself, if this machine has the device."""
+    try:
+        devices.require(name)
+        torch.empty(0, device=name)  # "cuda:7" is a device only where there are eight
+    except (ValueError, RuntimeError) as error:
+        raise Unknown(str(error).splitlines()[0]) from None
+    return name

@@ -1,0 +1,125 @@
+"""The catalogue for readers: every identity and pitfall in a line, or one of them with all that belongs to it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from equivalences import execute, judge
+from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES, PITFALLS
+from equivalences.execute import LAYOUTS
+from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.model import Form, Identity, KnownDefect, Pitfall, Raises, Warns
+
+AXES = {"": "a number", "R": "a number a row", "C": "a number a class", "RC": "rows x classes"}
+
+
+def catalogue() -> Iterator[str]:
+    """One line an identity, by family, with its statement and number of forms; then the pitfalls."""
+    width = max(map(len, [*IDENTITIES, *PITFALLS]))
+    for family in FAMILIES:
+        members = [identity for name, identity in IDENTITIES.items() if FAMILY_OF[name] == family]
+        if members:
+            yield f"{family}: {len(members)} identities, {sum(len(each.forms) for each in members)} forms"
+        for identity in members:
+            yield f"  {identity.name:{width}} {len(identity.forms):3} forms  {identity.statement}"
+    if PITFALLS:
+        yield f"pitfalls: {len(PITFALLS)}"
+    for name, pitfall in PITFALLS.items():
+        yield f"  {name:{width}} of {pitfall.of.name}: {pitfall.statement}"
+
+
+def entry(found: Identity | Pitfall) -> str:
+    """Everything about one entry of the catalogue, as text."""
+    return "\n".join(_identity(found) if isinstance(found, Identity) else _pitfall(found))
+
+
+def _field(name: str, text: str) -> str:
+    return f"  {name:10} {text}"
+
+
+def _all(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _identity(identity: Identity) -> Iterator[str]:
+    domain = identity.domain
+    yield f"{identity.name} (family {FAMILY_OF.get(identity.name, '-')})"
+    yield _field("statement", identity.statement)
+    yield _field("source", identity.source)
+    yield _field("judged", "bit for bit" if identity.bitwise else "value" + _gradients(identity))
+    yield _field("formats", _all(identity.formats))
+    yield ""
+    yield f"domain {domain.name}"
+    for name, axes in domain.axes.items():
+        what = "upstream gradient, like the output" if name == "g" else AXES.get(axes, f"axes {axes}")
+        yield _field(name, what)
+    yield _field("output", AXES.get(identity.out, f"axes {identity.out}"))
+    yield _field("regions", _all(identity.regions or domain.regions) + " (see `equivalences.regions`)")
+    for name in judge.layouts(identity):
+        yield _field("layout", f"{name}: {LAYOUTS[name].what}")
+    yield ""
+    yield "forms (the first, *, is the reference: its allowance is the contract)"
+    for form in identity.forms:
+        yield from _form(form, "*" if form is identity.reference else "-")
+    if defects := _concerning(identity):
+        yield from ("", "known defects of PyTorch that it meets")
+        for defect in defects:
+            yield f"  - {defect.name} ({_all(defect.formats)}; seen in torch {_all(defect.seen)}): {defect.why}"
+            yield f"    {defect.link}"
+    near = [p for p in PITFALLS.values() if p.of is identity or identity in p.relations]
+    if near:
+        yield from ("", "pitfalls near it")
+        for pitfall in near:
+            yield f"  - {pitfall.name}: {pitfall.statement}"
+
+
+def _gradients(identity: Identity) -> str:
+    return f", gradient with respect to {_all(identity.wrt)} under the upstream gradient g" if identity.wrt else ""
+
+
+def _form(form: Form, mark: str) -> Iterator[str]:
+    code = textwrap.dedent(form.code).strip() if isinstance(form.code, str) else form.label
+    lines = code.splitlines()
+    if isinstance(form.code, str) and form.label != " ; ".join(line.strip() for line in lines):
+        lines = [f"# {form.label}", *lines]
+    yield f"  {mark} {lines[0]}"
+    yield from (f"    {line}" for line in lines[1:])
+    claims = (("regions", form.regions), ("formats", form.formats), ("layouts", form.layouts))
+    yield from (f"      claims only {what}: {_all(names)}" for what, names in claims if names)
+    if form.needs:
+        there = "" if execute.exists(form) else ", which this torch does not have"
+        yield f"      needs torch.{form.needs}{there}"
+
+
+def _concerning(identity: Identity) -> list[KnownDefect]:
+    """The known defects of operations that some form of the identity runs."""
+    ran: set[str] = set()
+    if not identity.bitwise:
+        fmt = identity.formats[-1]
+        problem = identity.domain.edges(fmt)[0]
+        for form in judge.forms(identity, fmt, judge.layouts(identity)[0]):
+            try:
+                steps = execute.run(identity, form, problem, layout=judge.layouts(identity)[0], history=True).steps
+            except Exception:  # `verify` reports it
+                continue
+            ran |= {step.operation.removeprefix("aten::") for step in steps}
+    return [defect for defect in KNOWN_DEFECTS if defect.operation in ran or defect.identity == identity.name]
+
+
+def _pitfall(pitfall: Pitfall) -> Iterator[str]:
+    outcome = pitfall.outcome
+    yield f"{pitfall.name} (pitfall, of {pitfall.of.name})"
+    yield _field("statement", pitfall.statement)
+    yield _field("source", pitfall.source)
+    yield from ("", "the mistake")
+    yield from _form(pitfall.mistake, "-")
+    if isinstance(outcome, Raises):
+        yield f"    raises {outcome.error.__name__}: {outcome.match}"
+    elif isinstance(outcome, Warns):
+        yield f"    warns {outcome.category.__name__}: {outcome.match}"
+    else:
+        yield "    gives a different number, without a word"
+    for relation in pitfall.relations:
+        yield from ("", "what does hold")
+        yield _field(relation.name, relation.statement)

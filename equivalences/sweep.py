@@ -1,0 +1,282 @@
+"""The one loop over identities, formats, problems and layouts, in one process or in several.
+
+The edge problems of a domain are judged in every layout that applies; the drawn ones in one layout each, the layouts
+taking turns.  Compiled code is built once a shape, a layout and a set of options, which costs seconds: there, problems
+have one shape, one layout, and few sets of options.
+
+Work is cut into units of one identity, one format and one batch of problems, each with its own seed: what is judged
+does not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import math
+import multiprocessing
+import os
+import pickle
+import signal
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from equivalences import execute, judge, problems
+from equivalences.catalogue import IDENTITIES
+from equivalences.judge import Crash, Judgement, Tally
+from equivalences.model import Form, Identity, Problem
+
+BATCH = 50  # drawn problems a unit
+EXAMPLES = {"eager": 25, "compiled": 4}  # drawn problems of an identity in a format, unless told otherwise
+OPTION_SETS = 4  # that compiled code is built for
+
+
+# --- what is judged: also for whoever draws the problems elsewhere ---------------------------------------------------
+
+
+def layouts(identity: Identity, problem: Problem, mode: str) -> tuple[str, ...]:
+    """The layouts in which a problem is judged."""
+    found = tuple(name for name in judge.layouts(identity) if execute.applies(identity, problem, name))
+    return found if mode == "eager" else found[:1]
+
+
+def shape(identity: Identity, fmt: str, mode: str) -> tuple[int, ...] | None:
+    """The shape of every problem: in compiled code that of the largest edge problem, else None, any."""
+    if mode == "eager":
+        return None
+    shapes: list[tuple[int, ...]] = [next(iter(problem.items.values())).shape for problem in identity.domain.edges(fmt)]
+    return max(shapes, key=lambda sizes: (math.prod(sizes), sizes))
+
+
+def edges(identity: Identity, fmt: str, mode: str) -> list[Problem]:
+    """The edge problems (in compiled code those of the one shape)."""
+    wanted = shape(identity, fmt, mode)
+    found = identity.domain.edges(fmt)
+    return [p for p in found if wanted is None or next(iter(p.items.values())).shape == wanted]
+
+
+def options(problem: Problem) -> tuple[Any, ...]:
+    """What compiled code is specialised for, beside the shapes: everything that is no array."""
+    return tuple(item for item in problem.items.values() if not hasattr(item, "shape"))
+
+
+def judged(tally: Tally, problem: Problem, wanted: Sequence[str], device: str, mode: str) -> list[Judgement]:
+    """Judges every form on one problem in the layouts `wanted`, and adds it up.
+
+    An oracle that raises is reported as the reference's failure: the rest of the catalogue is judged all the same.
+    """
+    identity, met = tally.identity, []
+    for layout in wanted:
+        try:
+            met += list(judge.judge(identity, problem, layout=layout, device=device, mode=mode))
+        except Exception as error:
+            said = RuntimeError(f"the oracle, not the form: {type(error).__name__}: {error}")
+            met.append(Crash(identity, identity.reference, problem, layout, device, mode, said))
+    for judgement in met:
+        tally.add(judgement)
+    tally.problems += 1
+    return met
+
+
+# --- units of work ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One batch of problems of one identity in one format: batch 0 has the edge problems, the others `count` drawn."""
+
+    identity: Identity
+    format: str
+    device: str
+    mode: str
+    batch: int
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Called for after every unit: units done and in all, and the tally so far of the cell that it belongs to."""
+
+    done: int
+    total: int
+    tally: Tally
+    complete: bool
+
+
+def _units(identity: Identity, fmt: str, device: str, mode: str, examples: int, seed: int) -> list[Unit]:
+    sizes = [0, *(min(BATCH, examples - start) for start in range(0, examples, BATCH))]
+    return [
+        Unit(identity, fmt, device, mode, k, size, zlib.crc32(f"{seed} {identity.name} {fmt} {k}".encode()))
+        for k, size in enumerate(sizes)
+    ]
+
+
+def run(unit: Unit) -> Tally:
+    """Judges one unit."""
+    identity, fmt, mode = unit.identity, unit.format, unit.mode
+    tally = Tally(identity, fmt)
+    chosen = edges(identity, fmt, mode)
+    if unit.batch:
+        fixed = shape(identity, fmt, mode)
+        chosen = problems.sample(identity.domain, fmt, unit.count, unit.seed, fixed)[len(chosen) :]
+    seen: list[tuple[Any, ...]] = []
+    for turn, problem in enumerate(chosen):
+        if mode == "compiled" and options(problem) not in seen:
+            if len(seen) == OPTION_SETS:
+                continue
+            seen.append(options(problem))
+        wanted = layouts(identity, problem, mode)
+        if unit.batch and wanted:
+            wanted = (wanted[turn % len(wanted)],)
+        judged(tally, problem, wanted, unit.device, mode)
+    return tally
+
+
+def merge(into: Tally, other: Tally) -> None:
+    """Adds one tally of a cell to another."""
+    into.problems += other.problems
+    into.numbers += other.numbers
+    for key, cell in other.cells.items():
+        mine = into.cells.setdefault(key, judge.Cell())
+        for each in ("judged", "informative", "bounded", "stable", "known"):
+            setattr(mine, each, getattr(mine, each) + getattr(cell, each))
+        for most in ("ratio", "contract_ratio"):
+            setattr(mine, most, max(getattr(mine, most), getattr(cell, most)))
+    for kind, worst in other.worst.items():
+        if worst.ratio > into.worst[kind].ratio:
+            into.worst[kind] = worst
+    for defect, count in other.defects.items():
+        into.defects[defect] = into.defects.get(defect, 0) + count
+    for failure in other.failures:
+        if sum(mine.form is failure.form for mine in into.failures) < 3:
+            into.failures.append(failure)
+
+
+# --- the sweep -------------------------------------------------------------------------------------------------------
+
+
+def sweep(
+    identities: Sequence[Identity],
+    formats: Sequence[str],
+    device: str = "cpu",
+    mode: str = "eager",
+    examples: int | None = None,
+    seed: int = 0,
+    *,
+    jobs: int = 1,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Iterator[Tally]:
+    """Judges every identity in each of its formats among `formats`; yields a cell's tally as soon as it is complete.
+
+    `jobs` processes share the work (identities of the catalogue only: others are judged here, whatever `jobs`).
+    """
+    examples = EXAMPLES[mode] if examples is None else examples
+    units = [
+        unit
+        for identity in identities
+        for fmt in formats
+        if fmt in identity.formats
+        for unit in _units(identity, fmt, device, mode, examples, seed)
+    ]
+    left: dict[tuple[str, str], int] = {}
+    for unit in units:
+        left[unit.identity.name, unit.format] = left.get((unit.identity.name, unit.format), 0) + 1
+    cells: dict[tuple[str, str], Tally] = {}
+    known = all(IDENTITIES.get(identity.name) is identity for identity in identities)
+    several = min(jobs, len(units)) if known else 1
+    for done, (unit, part) in enumerate(_pool(units, several) if several > 1 else _here(units), 1):
+        key = unit.identity.name, unit.format
+        left[key] -= 1
+        tally = cells.setdefault(key, Tally(unit.identity, unit.format))
+        merge(tally, part)
+        progress(Progress(done, len(units), tally, complete=not left[key]))
+        if not left[key]:
+            yield cells.pop(key)
+
+
+def _here(units: Sequence[Unit]) -> Iterator[tuple[Unit, Tally]]:
+    for unit in units:
+        yield unit, run(unit)
+
+
+# --- between processes -----------------------------------------------------------------------------------------------
+
+
+class WorkerDied(RuntimeError):
+    """A worker process ended without a word, as after a segmentation fault or when memory ran out."""
+
+
+def _begin(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's business
+    torch.set_num_threads(threads)
+
+
+def _away(unit: Unit) -> Tally:
+    tally = run(unit)
+    tally.failures = [
+        replace(failure, error=_portable(failure.error)) if isinstance(failure, Crash) else failure
+        for failure in tally.failures
+    ]
+    return tally
+
+
+def _portable(error: Exception) -> Exception:
+    """The exception itself if it survives the journey between processes, else one that says what it said."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _pool(units: Sequence[Unit], jobs: int) -> Iterator[tuple[Unit, Tally]]:
+    before = set(multiprocessing.active_children())
+    # Not fork: torch's threads, and an accelerator's context, do not survive it.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(1,))
+    try:
+        waiting = {pool.submit(_away, unit): unit for unit in units}
+        while waiting:
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                unit = waiting.pop(future)
+                try:
+                    yield unit, future.result()
+                except BrokenProcessPool:
+                    raise WorkerDied(
+                        f"a worker process died near {unit.identity.name} in {unit.format}: "
+                        "`--jobs 1` shows which form kills it"
+                    ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _identity(name: str) -> Identity:
+    return IDENTITIES[name]
+
+
+def _form(name: str, index: int) -> Form:
+    return IDENTITIES[name].forms[index]
+
+
+def _problem(fmt: str, items: dict[str, Any]) -> Problem:
+    return Problem(fmt, items)
+
+
+_FORMS = {form: (name, index) for name, identity in IDENTITIES.items() for index, form in enumerate(identity.forms)}
+
+# The catalogue is code: it travels by name.
+copyreg.pickle(Identity, lambda identity: (_identity, (identity.name,)))
+copyreg.pickle(Form, lambda form: (_form, _FORMS[form]))
+copyreg.pickle(Problem, lambda problem: (_problem, (problem.format, dict(problem.items))))
