@@ -15,6 +15,7 @@ from .formats import FORMATS
 Float64 = npt.NDArray[np.float64]
 
 _BINARY64 = FORMATS["float64"]
+_SLACK, _ETA = 4 * _BINARY64.u, _BINARY64.eta
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,57 +43,65 @@ class Enclosure:
         A nan or inf is infinitely far from a finite exact value, and 0 away from an equal infinity.  Where the
         radius is infinite the bounds are 0 and inf whatever `got` is: undecided.
         """
-        x = np.asarray(got, dtype=np.float64)
-        lower, upper = self._scaled_error(got)
-        back = -np.asarray(self.shift)
-        low, high = np.ldexp(lower, back), np.ldexp(upper, back)
-        moved = (back != 0) & (upper > 0)
-        low, high = np.where(moved, np.maximum(0.0, -_up(-low)), low), np.where(moved, _up(high), high)
-        # Where scaling would overflow, the exact value is below _TINY and counts for nothing but a rounding.
-        far = (back != 0) & np.isfinite(x) & (np.abs(x) > _FAR)
-        return np.where(far, np.abs(np.nextafter(x, 0.0)), low), np.where(far, _up(np.abs(x)), high)
-
-    def compare(self, got: npt.ArrayLike, allowance: Float64) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Where |got - exact| is surely within, and where it is surely beyond, the allowance; elsewhere undecided."""
-        low, high = self.error(got)
-        lower, upper = self._scaled_error(got)
-        with np.errstate(over="ignore"):
-            allowed = np.ldexp(allowance, np.asarray(self.shift))
-        scaled = np.isfinite(allowed) & np.isfinite(upper)  # else what scaling overflows is compared as it is
-        return np.where(scaled, upper <= allowed, high <= allowance), np.where(scaled, lower > allowed, low > allowance)
-
-    def _scaled_error(self, got: npt.ArrayLike) -> tuple[Float64, Float64]:
-        x, shift = np.asarray(got, dtype=np.float64), np.asarray(self.shift)
-        with np.errstate(over="ignore"):
-            x = np.ldexp(x, shift)
         with np.errstate(all="ignore"):
-            # TwoSum (Knuth): got - hi = s + e exactly, unless it overflows.  Then c = fl(e - lo), t = fl(s + c) give
-            # |got - hi - lo - t| <= u (|c| + |t|), with no underflow term since sums of float64 are exact below
-            # the normal range.  fl(|c| + |t|) >= (1 - u)(|c| + |t|), so 4 u fl(|c| + |t|) is ample; each further
-            # operation is rounded to nearest and then moved one float64 outward.  Only if c = t = 0 is all exact.
-            s = x - self.hi
-            b = s - x
-            e = (x - (s - b)) + (-self.hi - b)
-            c = e - self.lo
-            t = np.abs(s + c)
-            size = t + np.abs(c)
-            slack = _up(self.radius + _up(4 * _BINARY64.u * size))
-            lower = np.maximum(0.0, -_up(slack - t))
-            upper = np.where(size == 0, self.radius, _up(t + slack))
-            # Overflow: |got - hi| > max although both are finite, and |lo| < max / 4.
-            lower = np.where(np.isinf(s), np.maximum(0.0, -_up(self.radius - _BINARY64.max / 2)), lower)
-            lower, upper = np.where(np.isnan(lower), 0.0, lower), np.where(np.isnan(upper), np.inf, upper)
-            apart = np.where(x == self.hi, 0.0, np.inf)
-            special = ~(np.isfinite(x) & np.isfinite(self.hi))
-            unknown = np.isinf(self.radius)
-            lower = np.where(unknown, 0.0, np.where(special, apart, lower))
-            upper = np.where(unknown, np.inf, np.where(special, apart, upper))
+            return self._error(np.asarray(got, dtype=np.float64))
+
+    def _error(self, x: Float64) -> tuple[Float64, Float64]:
+        if not np.any(self.shift):
+            return self._distance(x)
+        lower, upper = self._distance(self._scaled(x))
+        back = np.negative(self.shift)
+        lower, upper = np.maximum(0.0, np.ldexp(lower, back) * (1 - _SLACK) - _ETA * (back != 0)), np.ldexp(upper, back)
+        upper = np.where((back != 0) & (upper > 0), upper * (1 + _SLACK) + _ETA, upper)
+        # Beyond the reach of scaling, the exact value counts for less than a rounding.
+        far = (back != 0) & (np.abs(x) > _FAR)
+        return np.where(far, np.abs(x) * (1 - _SLACK), lower), np.where(far, np.abs(x) * (1 + _SLACK), upper)
+
+    def decide(
+        self, got: npt.ArrayLike, allowance: Float64
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Float64]:
+        """Where |got - exact| is surely within, and where it is surely beyond, the allowance (elsewhere undecided).
+
+        The third result is the upper bound of the error.
+        """
+        with np.errstate(all="ignore"):
+            lower, upper = self._error(np.asarray(got, dtype=np.float64))
+            within, beyond = upper <= allowance, lower > allowance
+            if np.any(self.shift):  # what is decided at full resolution, a fraction of the spacing of subnormals
+                low, high = self._distance(self._scaled(np.asarray(got, dtype=np.float64)))
+                allowed = np.ldexp(allowance, self.shift)
+                near = np.isfinite(high) & np.isfinite(allowed)
+                within, beyond = np.where(near, high <= allowed, within), np.where(near, low > allowed, beyond)
+        return within, beyond, upper
+
+    def _scaled(self, x: Float64) -> Float64:
+        return np.asarray(np.ldexp(x, self.shift))
+
+    def _distance(self, x: Float64) -> tuple[Float64, Float64]:
+        """Bounds of |x - (hi + lo +- radius)|."""
+        # s = fl(x - hi) is off by u |s|, and t = fl(s - lo) by u |t| <= u (1 + u)(|s| + |lo|).  Differences of
+        # float64 are exact below the normal range, so there is no underflow term.  4 u (|s| + |lo|) is ample, and
+        # the factors 1 +- 4 u and eta make up for the rounding of the sums, products and differences here.
+        s = x - self.hi
+        t = np.abs(s - self.lo)
+        size = np.abs(s) + np.abs(self.lo)
+        slack = self.radius + _SLACK * size
+        lower = np.maximum(0.0, t * (1 - _SLACK) - slack * (1 + _SLACK) - _ETA)
+        upper = (t + slack) * (1 + _SLACK) + _ETA
+        same = size == 0
+        lower, upper = np.where(same, 0.0, lower), np.where(same, self.radius, upper)
+        finite = np.isfinite(x) & np.isfinite(self.hi) & np.isfinite(self.radius)
+        if finite.all() and np.isfinite(s).all():
+            return lower, upper
+        # Overflow: |x - hi| > max although both are finite, and |lo| < max / 4.
+        high = np.isinf(s)
+        lower = np.where(high, np.maximum(0.0, _BINARY64.max / 2 - self.radius), lower)
+        lower, upper = np.where(np.isnan(lower), 0.0, lower), np.where(np.isnan(upper) | high, np.inf, upper)
+        apart = np.where(x == self.hi, 0.0, np.inf)
+        unknown = np.isinf(self.radius)
+        lower = np.where(unknown, 0.0, np.where(finite, lower, apart))
+        upper = np.where(unknown, np.inf, np.where(finite, upper, apart))
         return lower, upper
-
-
-def _up(x: Float64) -> Float64:
-    with np.errstate(over="ignore"):
-        return np.nextafter(x, np.inf)
 
 
 # Numbers below 2**-900 are held multiplied by 2**600: far from the subnormals, and still far from overflow.
@@ -125,7 +134,8 @@ def enclose(balls: Iterable[arb], shape: tuple[int, ...]) -> Enclosure:
     # float64 arithmetic here loses at most 3 u of that and 5 eta / 2; 8 u and 4 eta more make up for it.
     u, eta = _BINARY64.u, _BINARY64.eta
     radius = np.where((lo == 0) & (radius == 0), 0.0, (radius + u * np.abs(lo)) * (1 + 8 * u) + 4 * eta)
-    found = Enclosure(*(np.array(x).reshape(shape) for x in (hi, lo, radius)), shift.astype(np.int64).reshape(shape))
-    for column in (found.hi, found.lo, found.radius, found.shift):
-        np.asarray(column).setflags(write=False)  # results are cached and shared
-    return found
+    hi, lo, radius = (np.array(x).reshape(shape) for x in (hi, lo, radius))
+    moved = shift.astype(np.int64).reshape(shape)
+    for column in (hi, lo, radius, moved):
+        column.setflags(write=False)  # results are cached and shared
+    return Enclosure(hi, lo, radius, moved)

@@ -132,17 +132,22 @@ def forms(identity: Identity, fmt: str, layout: str) -> list[Form]:
     ]
 
 
+@lru_cache(maxsize=64)
+def _row_regions(identity: Identity, problem: Problem) -> Array:
+    return np.left_shift(1, np.atleast_1d(identity.domain.locate(problem)).astype(np.int64))
+
+
 def _region_bits(identity: Identity, problem: Problem, axes: str, shape: tuple[int, ...]) -> Array:
-    bits = np.left_shift(1, np.atleast_1d(identity.domain.locate(problem)).astype(np.int64))
+    bits = _row_regions(identity, problem)
     if axes.startswith("R") and shape and len(bits) == shape[0]:
         return np.broadcast_to(bits.reshape(-1, *(1,) * (len(shape) - 1)), shape)
     return np.full(shape, np.bitwise_or.reduce(bits))
 
 
 def _decide(enclosure: Enclosure, got: Array, own: Array) -> tuple[Array, Array]:
-    within, beyond = enclosure.compare(got, own)
+    within, beyond, error = enclosure.decide(got, own)
     verdict = np.where(within, INSIDE, np.where(beyond, OUTSIDE, UNDECIDED))
-    return np.where(np.isinf(own), UNBOUNDED, verdict), enclosure.error(got)[1]
+    return np.where(np.isinf(own), UNBOUNDED, verdict), error
 
 
 def measure(
@@ -230,7 +235,7 @@ def _excused(
         identity, form, problem, layout=where["layout"], device=where["device"],
         as_is={defect.operation: defect.as_is for defect in defects}, history=True,
     )  # fmt: skip
-    excused = (verdict == OUTSIDE) & ball.compare(got, run.bound[quantity])[0]
+    excused = (verdict == OUTSIDE) & ball.decide(got, run.bound[quantity])[0]
     if not excused.any():
         return verdict, ()
     ran = {step.operation for step in run.steps}

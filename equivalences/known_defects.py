@@ -43,6 +43,14 @@ def _sigmoid_backward_in_storage(call: Call) -> Shadow:
     return mul(call, mul(call, g, add(call, one(), neg(y))), y)
 
 
+def _clamp_moves_its_input(call: Call) -> Shadow:
+    """What is clamped was never meant to be: it counts as an error, of the gradient's mask as well."""
+    x, clamped = call.shadow(call.args[0]), RULES["clamp"](call)
+    moved = Shadow(x.v, x.e + clamped.e + (clamped.v - x.v).abs())
+    call.tracker.write(call.args[0], moved)
+    return moved
+
+
 KNOWN_DEFECTS = (
     KnownDefect(
         name="log_softmax-16bit-sum",
@@ -81,6 +89,19 @@ KNOWN_DEFECTS = (
         witness=Problem("float16", {"z": np.array([-0.25]), "g": np.array([1.0625])}),
         why="float16: 1 - y and g (1 - y) are rounded to storage; bfloat16 and tanh's backward compute in float32",
         link="",
+        seen=("2.13.0", "2.14.1"),
+    ),
+    KnownDefect(
+        name="distributions-clamp-probabilities",
+        operation="clamp",
+        formats=("float64", "float32", "bfloat16", "float16"),
+        as_is=_clamp_moves_its_input,
+        identity="bernoulli_nll",
+        form="-torch.distributions.Bernoulli(p).log_prob(t)",
+        layout="contiguous",
+        witness=Problem("float32", {"p": np.array([2.0**-24]), "t": np.array([1.0]), "g": np.array([1.0])}),
+        why="torch.distributions moves probabilities into [eps, 1 - eps] before the logarithm: 15.94 instead of 16.64",
+        link="https://github.com/pytorch/pytorch/issues/186825",
         seen=("2.13.0", "2.14.1"),
     ),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -51,9 +52,13 @@ class Problem:
         )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Problem) and self._key() == other._key()
+        return self is other or (isinstance(other, Problem) and self._key() == other._key())
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         return hash(self._key())
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:

@@ -196,22 +196,16 @@ def classes(
         v = rows.uniform(2, LABEL)
         y = np.select([v[:, 0] < 0.25, v[:, 0] < 0.5], [z.argmax(1), z.argmin(1)], (v[:, 1] * count).astype(int))
         kept = np.ones(number, dtype=bool)
-        if ignore:
-            (pattern, period), which = divmod(recipe.ignored // 3, 9), recipe.ignored % 3
-            index = (-100, -1, int(rows.shared(1, LABEL)[0] * count))[which if count > 1 else 0]
-            kept = ~tuple(PATTERNS.values())[pattern](np.arange(number), number, period + 1)
-            kept[-1] |= not kept.any()
-            y = np.where(kept, np.where(y == index, (y + 1) % count, y), index)  # exactly the pattern is ignored
-            items |= {"y": y, "ignore_index": index}
         if labels:
+            items["y"] = y
+        if ignore:
+            y, items["ignore_index"], kept = _ignored(rows, y, count)
             items["y"] = y
         if soft:
             items["p"] = rows.exact(_soft(rows.uniform(count + 1, TARGET), np.where(kept, y, 0)))
         if weight:
-            w = rows.weights(count, y[kept] if labels else None)
-            total = float(w.max() * (np.ptp(z, axis=1) + math.log(count) + 1).sum())
-            absent = weight == "optional" and recipe.weights % 3 == 0
-            items["weight"] = None if absent else moderated(w, total, rows.fmt)
+            spread = float((np.ptp(z, axis=1) + math.log(count) + 1).sum())
+            items["weight"] = _class_weights(rows, count, y[kept] if labels else None, spread, weight == "optional")
         if smoothing:
             fixed = SMOOTHING[recipe.smoothing]
             items["label_smoothing"] = float(rows.shared(1, TARGET)[0]) if fixed is None else fixed
@@ -238,6 +232,24 @@ def classes(
         reduction=reduction,
         layouts=layouts,
     )
+
+
+def _ignored(rows: Rows, y: Array, count: int) -> tuple[Array, int, Array]:
+    """Labels of which exactly a pattern is the ignored index, that index, and which rows are kept (never none)."""
+    number = len(y)
+    (pattern, period), which = divmod(rows.recipe.ignored // 3, 9), rows.recipe.ignored % 3
+    index = (-100, -1, int(rows.shared(1, LABEL)[0] * count))[which if count > 1 else 0]
+    kept = ~tuple(PATTERNS.values())[pattern](np.arange(number), number, period + 1)
+    kept[-1] |= not kept.any()
+    return np.where(kept, np.where(y == index, (y + 1) % count, y), index), index, kept
+
+
+def _class_weights(rows: Rows, count: int, used: Array | None, spread: float, optional: bool) -> Array | None:
+    """A weight for each class, not all zero among the classes `used`; or, if `optional`, at times none."""
+    if optional and rows.recipe.weights % 3 == 0:
+        return None
+    w = rows.weights(count, used)
+    return moderated(w, spread * float(w.max()), rows.fmt)
 
 
 def _soft(v: Array, y: Array) -> Array:
@@ -326,21 +338,28 @@ def layers(
     *,
     hidden: bool = False,
     labels: bool = False,
+    soft: bool = False,
+    weight: bool | str = False,
+    ignore: bool = False,
+    reduction: tuple[str, ...] = (),
     out: str | None = None,
     layouts: tuple[str, ...] = ("contiguous", "strided"),
     name: str = "",
 ) -> Domain:
-    """Affine layers, one or (`hidden`) two; with `labels`, under a loss head whose output has axes `out` ("" or "R").
+    """Affine layers, one or (`hidden`) two; with targets, under a loss head whose output has axes `out` ("" or "R").
 
-    Items, in order: x "RD", W "KD", b "K", with hidden W2 "MK" and b2 "M", with labels y "R", and g.
-    A shape (R, C) stands for R samples and C everywhere else.
+    Items, in order: x "RD", W "KD", b "K", with hidden W2 "MK" and b2 "M", with labels y "R", with soft targets p,
+    options of the loss as in `classes`, and g.  A shape (R, C) stands for R samples and C everywhere else.
     """
     last = "M" if hidden else "K"
-    out = ("" if labels else "R" + last) if out is None else out
-    _check(out, ("", "R") if labels else ("R" + last,), ())
+    head = labels or soft
+    out = ("" if head else "R" + last) if out is None else out
+    _check(out, ("", "R") if head else ("R" + last,), reduction)
     axes = {"x": "RD", "W": "KD", "b": "K"}
     axes |= {"W2": "MK", "b2": "M"} if hidden else {}
     axes |= {"y": "R"} if labels else {}
+    axes |= {"p": "R" + last} if soft else {}
+    axes |= {"weight": last} if weight else {}
     axes["g"] = out
 
     def finish(rows: Rows) -> dict[str, Any]:
@@ -358,23 +377,38 @@ def layers(
         items: dict[str, Any] = {"x": x, "W": matrix, "b": bias}
         if hidden:
             items |= {"W2": matrix2.reshape(m, k), "b2": bias2}
+        count = m if hidden else k
+        y = (rows.uniform(1, LABEL)[:, 0] * count).astype(int)
+        kept = np.ones(len(x), dtype=bool)
         if labels:
-            items["y"] = (rows.uniform(1, LABEL)[:, 0] * (m if hidden else k)).astype(int)
-        return items | {"g": rows.upstream(out, m if hidden else k)}
+            items["y"] = y
+        if ignore:
+            items["y"], items["ignore_index"], kept = _ignored(rows, y, count)
+        if soft:
+            items["p"] = rows.exact(_soft(rows.uniform(count + 1, TARGET), y))
+        if weight:
+            spread = float((np.abs(x) @ np.abs(matrix).T + np.abs(bias)).max(axis=1).sum() * 2 + len(x) * count)
+            used = items["y"][kept] if labels else None
+            items["weight"] = _class_weights(rows, count, used, spread, weight == "optional")
+        if reduction:
+            items["reduction"] = recipe.reduction
+        return items | {"g": rows.upstream(out, count)}
 
+    choices = {"salt", "widths"} | ({"weights"} if weight else set()) | ({"ignored"} if ignore else set())
     small = tuple(range(1, 10))
-    options = {"hidden": hidden, "labels": labels, "out": out if labels and out else None}
+    options = {"hidden": hidden, "labels": labels, "soft": soft, "weight": weight, "ignore": ignore}
+    options |= {"reduction": "/".join(reduction), "out": out if head and out else None}
     return domain(
         name or _named("layers", **options),
         axes,
         LAYER_KINDS,
         regions.layers(),
         finish,
-        choices={"salt", "widths"},
+        choices=choices,
         rows=small,
         columns=small,
         sizes=((1, 1), (2, 2), (4, 3), (7, 8), (9, 9)),
-        reduction=(),
+        reduction=reduction,
         layouts=layouts,
     )
 

@@ -5,10 +5,10 @@ A new family is one module, named below; a new identity, pitfall or form needs n
 
 from __future__ import annotations
 
-from equivalences.catalogue import binary, cross_entropy, cross_entropy_options, pitfalls, sigmoid, softmax
+from equivalences.catalogue import binary, cross_entropy, cross_entropy_options, linear_cross_entropy, pitfalls, sigmoid, softmax
 from equivalences.model import Identity, Pitfall
 
-FAMILIES = {module.__name__.rpartition(".")[2]: module for module in (softmax, cross_entropy, cross_entropy_options, sigmoid, pitfalls, binary)}
+FAMILIES = {module.__name__.rpartition(".")[2]: module for module in (softmax, cross_entropy, cross_entropy_options, linear_cross_entropy, sigmoid, pitfalls, binary)}
 
 IDENTITIES: dict[str, Identity] = {}
 PITFALLS: dict[str, Pitfall] = {}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from equivalences.formats import FORMATS, Format
+from equivalences.formats import Format
 from equivalences.rounding.arithmetic import exact, product, quotient, rounded
 from equivalences.rounding.assumptions import cascade_height
 from equivalences.rounding.elementary import add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
@@ -254,14 +254,8 @@ def _binary_cross_entropy(call: Call) -> Shadow:
 
 
 def _clamped(logarithm: Shadow) -> Shadow:
-    """max(logarithm, -100), which torch.nn.BCELoss documents: what the clamp cuts off is part of the bound.
-
-    The kernel refuses x outside [0, 1], so that the computed logarithm lies in [-100, 0] whatever bound x has.
-    """
-    v, e = logarithm
-    low, high = (v - e).clamp_min(-100.0), (v + e).clamp(-100.0, 0.0)
-    reach = torch.maximum((v - low).abs(), (high - v).abs())
-    return Shadow(v, reach + 4 * FORMATS["float64"].u * v.abs())  # + the shadow's own rounding
+    """max(logarithm, -100), which torch.nn.BCELoss documents: what the clamp cuts off is part of the bound."""
+    return Shadow(logarithm.v, logarithm.e + (-100.0 - logarithm.v).clamp_min(0.0))
 
 
 @rule("binary_cross_entropy_backward")

@@ -194,7 +194,10 @@ class Tracker(TorchDispatchMode):
             return
         if stored is None:
             if tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes():
-                self._stored[storage._cdata] = _Stored(storage, v.reshape(-1), e.reshape(-1))
+                flat = v.reshape(-1)
+                if flat.storage_offset() or not flat.is_contiguous():  # part of another's shadow
+                    flat = flat.clone()
+                self._stored[storage._cdata] = _Stored(storage, flat, e.reshape(-1))
                 return
             size = storage.nbytes() // tensor.element_size()
             stored = _Stored(storage, torch.zeros(size).double(), torch.full((size,), math.inf).double())
