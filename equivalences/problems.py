@@ -27,6 +27,7 @@ from equivalences.rows import (
     LABEL,
     LAYER_KINDS,
     PATTERNS,
+    PERIODS,
     POSITIVE,
     SCALAR_KINDS,
     SMOOTHING,
@@ -49,7 +50,7 @@ CODES = 6  # at most, drawn one by one
 
 CHOICES: dict[str, st.SearchStrategy[Any]] = {
     "salt": st.integers(0, 2**32 - 1),
-    "ignored": st.integers(0, 27 * len(PATTERNS) - 1),
+    "ignored": st.integers(0, 3 * len(PERIODS) * len(PATTERNS) - 1),
     "weights": st.integers(0, len(WEIGHTS) ** 3 - 1),
     "smoothing": st.integers(0, len(SMOOTHING) - 1),
     "positive": st.integers(0, len(POSITIVE) - 1),
@@ -102,7 +103,7 @@ def _edge_recipes(kinds: int, sizes: tuple[tuple[int, int], ...], reduction: tup
                 codes,
                 pool=(0.0, 1.0, -2.5),
                 salt=turn,
-                ignored=27 * (turn % len(PATTERNS)) + 3 * turn + turn % 3,
+                ignored=27 * (turn % len(PATTERNS)) + 3 * ((turn + 8) % 9) + turn % 3,
                 weights=31 * turn % len(WEIGHTS) ** 3,
                 smoothing=turn % len(SMOOTHING),
                 positive=turn % len(POSITIVE),
@@ -171,6 +172,7 @@ def classes(
     reduction: tuple[str, ...] = (),
     out: str = "R",
     columns: int | None = None,
+    rows: tuple[int, ...] = ROWS,
     layouts: tuple[str, ...] = ("contiguous", "strided", "inner"),
     name: str = "",
 ) -> Domain:
@@ -178,7 +180,7 @@ def classes(
 
     Items, in order: z "RC", y "R" (labels), ignore_index, p "RC" (soft targets), weight "C", label_smoothing,
     reduction, g (axes `out`).  With `columns`, every problem has that many classes; with weight="optional", the
-    weight of a third of the problems is None.
+    weight of a third of the problems is None.  `rows` are the numbers of rows to choose from.
     """
     _check(out, ("R", "RC", ""), reduction)
     if ignore and not labels:
@@ -218,8 +220,13 @@ def classes(
     choices |= {"smoothing"} if smoothing else set()
     choices |= {"salt"} if choices or out == "" else set()
     size = len(CLASS_KINDS)
-    several = ((1, 2), (size, 1), (3 * size, 2), (3 * size, 3), (17, 17), (2 * size, 67))
-    options = {"labels": labels, "soft": soft, "weight": weight, "ignore": ignore, "smoothing": smoothing}
+    sizes: tuple[tuple[int, int], ...] = ((1, 2), (size, 1), (3 * size, 2), (3 * size, 3), (17, 17), (2 * size, 67))
+    if rows != ROWS:
+        sizes = tuple((count, columns or 3) for count in rows)
+    elif columns:
+        sizes = ((1, columns), (17, columns), (3 * size, columns), (67, columns))
+    options: dict[str, Any] = {"labels": labels, "soft": soft, "weight": weight, "ignore": ignore}
+    options |= {"smoothing": smoothing, "rows": rows if rows != ROWS else None}
     return domain(
         name or _named("classes", **options, reduction="/".join(reduction), columns=columns, out=out != "R" and out),
         axes,
@@ -227,8 +234,9 @@ def classes(
         regions.classes(labels=labels, columns=columns),
         finish,
         choices=choices,
+        rows=rows,
         columns=(columns,) if columns else COLUMNS,
-        sizes=((1, columns), (17, columns), (3 * size, columns), (67, columns)) if columns else several,
+        sizes=sizes,
         reduction=reduction,
         layouts=layouts,
     )
@@ -237,9 +245,9 @@ def classes(
 def _ignored(rows: Rows, y: Array, count: int) -> tuple[Array, int, Array]:
     """Labels of which exactly a pattern is the ignored index, that index, and which rows are kept (never none)."""
     number = len(y)
-    (pattern, period), which = divmod(rows.recipe.ignored // 3, 9), rows.recipe.ignored % 3
+    (pattern, period), which = divmod(rows.recipe.ignored // 3, len(PERIODS)), rows.recipe.ignored % 3
     index = (-100, -1, int(rows.shared(1, LABEL)[0] * count))[which if count > 1 else 0]
-    kept = ~tuple(PATTERNS.values())[pattern](np.arange(number), number, period + 1)
+    kept = ~tuple(PATTERNS.values())[pattern](np.arange(number), number, PERIODS[period])
     kept[-1] |= not kept.any()
     return np.where(kept, np.where(y == index, (y + 1) % count, y), index), index, kept
 
@@ -396,7 +404,7 @@ def layers(
 
     choices = {"salt", "widths"} | ({"weights"} if weight else set()) | ({"ignored"} if ignore else set())
     small = tuple(range(1, 10))
-    options = {"hidden": hidden, "labels": labels, "soft": soft, "weight": weight, "ignore": ignore}
+    options: dict[str, Any] = {"hidden": hidden, "labels": labels, "soft": soft, "weight": weight, "ignore": ignore}
     options |= {"reduction": "/".join(reduction), "out": out if head and out else None}
     return domain(
         name or _named("layers", **options),

@@ -48,15 +48,13 @@ def derived(
     def remade(problem: Problem) -> Problem:
         return Problem(problem.format, make(problem, _of_problem(problem)))
 
-    return Domain(
-        name,
-        axes,
-        lambda format, shape=None: base.draw(format, shape).map(remade),
-        lambda format: [remade(problem) for problem in base.edges(format)],
-        base.regions,
-        base.locate,
-        layouts,
-    )
+    def draw(format: str, shape: tuple[int, ...] | None = None) -> Any:
+        return base.draw(format, shape).map(remade)
+
+    def edges(format: str) -> list[Problem]:
+        return [remade(problem) for problem in base.edges(format)]
+
+    return Domain(name, axes, draw, edges, base.regions, base.locate, layouts)
 
 
 def _labelled(conditions: Mapping[str, Array], rest: str = "core") -> Array:
@@ -151,6 +149,39 @@ def probabilities() -> Domain:
     )
 
 
+def certainties() -> Domain:
+    """Probabilities `p` of any size, 0 and 1 among them, and targets `t` in [0, 1], which are p where p is 0 or 1.
+
+    No loss is above 100, at which torch.nn.BCELoss documents a clamp.
+    """
+    smallest = 2.0**-144
+
+    def finish(rows: Rows) -> dict[str, Any]:
+        z = np.clip(rows.z[:, 0], -800, 800)
+        p = rows.exact(np.exp(np.minimum(z, 0)) / (1 + np.exp(-np.abs(z))))
+        p[p < smallest] = 0.0
+        v = rows.uniform(2, TARGET)
+        t = np.where(v[:, 0] < 0.75, v[:, 0] < 0.375, rows.exact(v[:, 1]))
+        return {"p": p, "t": np.where((p == 0) | (p == 1), p, t), "g": rows.upstream("R", 1)}
+
+    def locate(problem: Problem) -> Array:
+        p, tiny = problem["p"], max(1e-12, FORMATS[problem.format].tiny)
+        return _labelled({"certain": (p == 0) | (p == 1), "extreme": p < tiny, "rare": p < 1 / 64, "sure": p > 63 / 64})
+
+    return problems.domain(
+        "certainties()",
+        {"p": "R", "t": "R", "g": "R"},
+        SCALAR_KINDS,
+        (("certain", "extreme", "rare", "sure", "core"), locate),
+        finish,
+        choices=set(),
+        columns=(1,),
+        sizes=((1, 1), (5, 1), (18, 1), (67, 1), (144, 1)),
+        reduction=(),
+        layouts=("contiguous", "strided", "unbatched"),
+    )
+
+
 WEIGHT_KINDS: dict[str, Kind] = {
     "dense": lambda k: k.u + 1 + 2.0**-6,
     "eighths": lambda k: np.rint(3 * k.u) / 8 + 0.5,
@@ -224,15 +255,14 @@ def sizes() -> Domain:
 
     base = problems.layers(hidden=True)
     figures = ((3072, 512, 2), (784, 32, 1), (784, 32, 2))
-    return Domain(
-        "sizes()",
-        {},
-        lambda format, shape=None: base.draw(format, shape).map(remade),
-        lambda format: [Problem(format, dict(zip("dhk", widths, strict=True))) for widths in figures],
-        ("any",),
-        lambda problem: np.zeros(1, dtype=np.int64),
-        ("contiguous",),
-    )
+
+    def draw(format: str, shape: tuple[int, ...] | None = None) -> Any:
+        return base.draw(format, shape).map(remade)
+
+    def edges(format: str) -> list[Problem]:
+        return [Problem(format, dict(zip("dhk", widths, strict=True))) for widths in figures]
+
+    return Domain("sizes()", {}, draw, edges, ("any",), lambda problem: np.zeros(1, dtype=np.int64), ("contiguous",))
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -261,7 +291,7 @@ def networks(*, hidden: bool = False, binary: bool = False) -> Domain:
             items["t"] = items["y"].astype(float)
             items[last] = np.resize(problem[last], (2, problem[last].shape[1])) * [[1.0], [-0.5]]
             items[bias] = np.resize(problem[bias], 2) * [1.0, 0.75]
-            items = {name: truncate(x, FORMATS[problem.format]) if x.dtype.kind == "f" else x for name, x in items.items()}
+            items |= {name: truncate(items[name], FORMATS[problem.format]) for name in (last, bias)}
         batch = pick(1, 2, 3, 4, 5, 8)
         return items | {"batch": min(batch, len(problem["y"]))} | _rates(pick)
 
@@ -299,7 +329,7 @@ def steps(*, adam: bool) -> Domain:
             second = np.where(v[:, 1] < 0.3, m**2 * (1 + v[:, 4]), v[:, 4] * scale**2)
             items |= {"v": second, "top": second * (1 + (v[:, 3] < 0.5))}
             if not step:
-                items |= {name: 0 * d for name in ("m", "v", "top")}
+                items |= dict.fromkeys(("m", "v", "top"), 0 * d)
             options["step"] = step
         else:
             momentum, dampening = pick(0.9, 0.5), pick(0.0, 0.25, 0.1)

@@ -141,6 +141,7 @@ PATTERNS: dict[str, Callable[[Array, int, int], Array]] = {
     "all but a column": lambda r, n, k: r % (k + 1) != 0,
     "blocks": lambda r, n, k: r // k % 2 == 1,
 }
+PERIODS = (1, 2, 3, 5, 7, 9, 15, 16, 31)  # many one below a power of two: a column of sequences of 2, 4, 8 ... tokens
 
 # Uniform numbers in [0, 1) -> weights.
 WEIGHTS: dict[str, Callable[[Array], Array]] = {
@@ -166,7 +167,7 @@ class Recipe:
     codes: tuple[int, ...]  # 16 entropy + kind (modulo the number of kinds); further rows follow from these
     pool: tuple[float, ...] = (0.0,)
     salt: int = 0  # the entropy of what is no row's own: weights, a scalar upstream gradient ...
-    ignored: int = 0  # digits: pattern, period - 1 (of 9), index (of 3: -100, -1, a class)
+    ignored: int = 0  # digits: pattern, index into PERIODS, index (of 3: -100, -1, a class)
     weights: int = 0  # three digits, repeated along the weights
     smoothing: int = 0
     positive: int = 0

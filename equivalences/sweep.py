@@ -11,10 +11,12 @@ does not depend on the number of processes.
 from __future__ import annotations
 
 import copyreg
+import importlib
 import math
 import multiprocessing
 import os
 import pickle
+import pkgutil
 import signal
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +27,7 @@ from typing import Any
 
 import torch
 
+import equivalences
 from equivalences import execute, judge, problems
 from equivalences.catalogue import IDENTITIES
 from equivalences.judge import Crash, Judgement, Tally
@@ -105,7 +108,6 @@ class Progress:
     done: int
     total: int
     tally: Tally
-    complete: bool
 
 
 def _units(identity: Identity, fmt: str, device: str, mode: str, examples: int, seed: int) -> list[Unit]:
@@ -175,6 +177,7 @@ def sweep(
 
     `jobs` processes share the work (identities of the catalogue only: others are judged here, whatever `jobs`).
     """
+    _load()
     examples = EXAMPLES[mode] if examples is None else examples
     units = [
         unit
@@ -183,19 +186,21 @@ def sweep(
         if fmt in identity.formats
         for unit in _units(identity, fmt, device, mode, examples, seed)
     ]
-    left: dict[tuple[str, str], int] = {}
-    for unit in units:
-        left[unit.identity.name, unit.format] = left.get((unit.identity.name, unit.format), 0) + 1
+    batches = {(unit.identity.name, unit.format): unit.batch + 1 for unit in units}  # the last batch has the last word
     cells: dict[tuple[str, str], Tally] = {}
+    merged = dict.fromkeys(batches, 0)
+    waiting: dict[tuple[str, str, int], Tally] = {}
     known = all(IDENTITIES.get(identity.name) is identity for identity in identities)
     several = min(jobs, len(units)) if known else 1
     for done, (unit, part) in enumerate(_pool(units, several) if several > 1 else _here(units), 1):
         key = unit.identity.name, unit.format
-        left[key] -= 1
+        waiting[(*key, unit.batch)] = part
         tally = cells.setdefault(key, Tally(unit.identity, unit.format))
-        merge(tally, part)
-        progress(Progress(done, len(units), tally, complete=not left[key]))
-        if not left[key]:
+        while (following := waiting.pop((*key, merged[key]), None)) is not None:  # in order, whoever comes first
+            merge(tally, following)
+            merged[key] += 1
+        progress(Progress(done, len(units), tally))
+        if merged[key] == batches[key]:
             yield cells.pop(key)
 
 
@@ -211,9 +216,20 @@ class WorkerDied(RuntimeError):
     """A worker process ended without a word, as after a segmentation fault or when memory ran out."""
 
 
+def _load() -> None:
+    """Imports the whole package, since Hypothesis also draws the constants that it finds in imported modules.
+
+    What is drawn for a seed must not depend on which process draws, nor on what it has imported until then.
+    """
+    for found in pkgutil.walk_packages(equivalences.__path__, "equivalences."):
+        if found.name not in ("equivalences.plugin", "equivalences.__main__"):  # one needs pytest, the other runs
+            importlib.import_module(found.name)
+
+
 def _begin(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's business
     torch.set_num_threads(threads)
+    _load()
 
 
 def _away(unit: Unit) -> Tally:

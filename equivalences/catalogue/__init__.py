@@ -5,10 +5,43 @@ A new family is one module, named below; a new identity, pitfall or form needs n
 
 from __future__ import annotations
 
-from equivalences.catalogue import binary, cross_entropy, cross_entropy_options, linear_cross_entropy, pitfalls, sigmoid, softmax
+from typing import Any
+
+from equivalences.catalogue import (
+    binary,
+    binary_options,
+    cross_entropy,
+    cross_entropy_options,
+    distributions,
+    layers,
+    linear_cross_entropy,
+    optimizers,
+    pitfalls,
+    sigmoid,
+    softmax,
+    training,
+    two_columns,
+)
 from equivalences.model import Identity, Pitfall
 
-FAMILIES = {module.__name__.rpartition(".")[2]: module for module in (softmax, cross_entropy, cross_entropy_options, linear_cross_entropy, sigmoid, pitfalls, binary)}
+FAMILIES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        softmax,
+        cross_entropy,
+        cross_entropy_options,
+        linear_cross_entropy,
+        sigmoid,
+        binary,
+        binary_options,
+        distributions,
+        layers,
+        optimizers,
+        training,
+        two_columns,
+        pitfalls,
+    )
+}
 
 IDENTITIES: dict[str, Identity] = {}
 PITFALLS: dict[str, Pitfall] = {}
@@ -16,10 +49,10 @@ FAMILY_OF: dict[str, str] = {}
 
 for _family, _module in FAMILIES.items():
     for _entry in vars(_module).values():
-        if isinstance(_entry, (Identity, Pitfall)):
-            _table: dict[str, Identity] | dict[str, Pitfall]
-            _table = IDENTITIES if isinstance(_entry, Identity) else PITFALLS
-            if _entry.name in FAMILY_OF and _table.get(_entry.name) is not _entry:
-                raise ValueError(f"two catalogue entries are named {_entry.name!r}")
-            _table[_entry.name] = _entry  # type: ignore[assignment]
-            FAMILY_OF[_entry.name] = _family
+        _table: dict[str, Any] | None = {Identity: IDENTITIES, Pitfall: PITFALLS}.get(type(_entry))
+        if _table is not None and _table.setdefault(_entry.name, _entry) is not _entry:
+            raise ValueError(f"two catalogue entries are named {_entry.name!r}")
+        if _table is not None:
+            FAMILY_OF.setdefault(
+                _entry.name, _family
+            )  # what a later family imports stays with the family that defines it

@@ -33,6 +33,7 @@ def loss(p: Any) -> Any:
     weight = getattr(p, "weight", None) or [1] * count
     smoothing = exact.total([getattr(p, "label_smoothing", 0)])
     reduction = getattr(p, "reduction", "none")
+    mass: Any
     if hasattr(p, "p"):
         kept, targets, mass = [True] * len(p.z), p.p, len(p.z)
     else:
@@ -95,11 +96,6 @@ cross_entropy = Identity(
             SPREAD + "F.cross_entropy(x[:, :, None], y.reshape(-1, 1, d1, d2), reduction='none').reshape(y.shape)",
             label="(N, C, 1, d1, d2)",
             layouts=FLAT,
-        ),
-        Form(
-            "torch.stack([F.cross_entropy(row, label, reduction='none') for row, label in zip(z, y)])",
-            label="row by row, (C,)",
-            layouts=("contiguous",),
         ),
     ),
 )
@@ -181,7 +177,10 @@ uniform_logits = Identity(
     forms=(
         Form("F.cross_entropy(z.narrow(dim, 0, 1).expand_as(z), y, reduction='none')"),
         Form("F.nll_loss(F.log_softmax(z.narrow(dim, 0, 1).expand_as(z), dim), y, reduction='none')"),
-        Form("x = z.narrow(dim, 0, 1).expand_as(z)\nF.cross_entropy(x, torch.ones_like(z), reduction='none') / z.shape[dim]"),
+        Form(
+            "x = z.narrow(dim, 0, 1).expand_as(z)\n"
+            "F.cross_entropy(x, torch.ones_like(z), reduction='none') / z.shape[dim]"
+        ),
         Form("x = z.narrow(dim, 0, 1).expand_as(z)\ntorch.logsumexp(x, dim) - x.select(dim, -1)"),
     ),
 )

@@ -25,17 +25,17 @@ REDUCED = (
 )
 
 INDEX_FORMS = (
-    Form(f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)"),
-    Form(f"nn.CrossEntropyLoss({INDEX}, reduction=reduction)(z, y)"),
+    Form(f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)", label="F.cross_entropy"),
+    Form(f"nn.CrossEntropyLoss({INDEX}, reduction=reduction)(z, y)", label="nn.CrossEntropyLoss"),
     Form(
         f"{KEPT}rows = F.cross_entropy(z, y, {INDEX}, reduction='none')\n{REDUCED}",
         label="reduced by hand: mean = sum / total weight",
     ),
     Form(
-        f"kept = y != ignore_index\n"
-        f"rows = F.cross_entropy(z.movedim(dim, -1)[kept], y[kept], weight, label_smoothing=label_smoothing, "
-        f"reduction=reduction)\n"
-        f"torch.zeros_like(z.select(dim, 0)).masked_scatter(kept, rows) if reduction == 'none' else rows",
+        "kept = y != ignore_index\n"
+        "rows = F.cross_entropy(z.movedim(dim, -1)[kept], y[kept], weight, label_smoothing=label_smoothing, "
+        "reduction=reduction)\n"
+        "torch.zeros_like(z.select(dim, 0)).masked_scatter(kept, rows) if reduction == 'none' else rows",
         label="ignored rows deleted",
     ),
     Form(
@@ -86,12 +86,51 @@ cross_entropy_options_reduced = Identity(
     forms=INDEX_FORMS,
 )
 
+OF_LABELS = "weight=weight, ignore_index=ignore_index, reduction=reduction"
+
+cross_entropy_many_rows = Identity(
+    name="cross_entropy_many_rows",
+    statement=r"\mathrm{sum} = \sum_n \ell_n, \quad \mathrm{mean} = \sum_n \ell_n / \sum_{n: y_n \ne i} w_{y_n}"
+    r" \text{, over many rows, some ignored in a pattern}",
+    source="Higham, Accuracy and Stability, 2nd ed., 4.2: the error of a sum grows with its longest chain of additions",
+    domain=classes(
+        labels=True,
+        weight="optional",
+        ignore=True,
+        reduction=("mean", "sum"),
+        out="",
+        columns=2,
+        rows=(512, 1000, 2048, 1024),
+        layouts=("contiguous", "inner"),
+    ),
+    spec=loss,
+    out="",
+    forms=(
+        Form(f"F.cross_entropy(z, y, {OF_LABELS})", label="F.cross_entropy"),
+        Form(f"F.nll_loss(F.log_softmax(z, dim), y, {OF_LABELS})", label="F.nll_loss"),
+        Form(
+            "kept = y != ignore_index\n"
+            "F.cross_entropy(z.movedim(dim, -1)[kept], y[kept], weight, reduction=reduction)",
+            label="ignored rows deleted",
+        ),
+        Form(
+            f"{KEPT}rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none')\n{REDUCED}",
+            label="reduced by hand",
+        ),
+        Form(
+            f"{SPREAD}F.cross_entropy(x, y.reshape(-1, d1, d2), {OF_LABELS})",
+            label="(N, C, d1, d2)",
+            layouts=FLAT,
+        ),
+    ),
+)
+
 SOFT = "weight=weight, label_smoothing=label_smoothing, reduction=reduction"
 SOFT_MEAN = "rows if reduction == 'none' else getattr(torch, reduction)(rows)"
 
 SOFT_FORMS = (
-    Form(f"F.cross_entropy(z, p, {SOFT})"),
-    Form(f"nn.CrossEntropyLoss({SOFT}, ignore_index=-1)(z, p)"),
+    Form(f"F.cross_entropy(z, p, {SOFT})", label="F.cross_entropy"),
+    Form(f"nn.CrossEntropyLoss({SOFT}, ignore_index=-1)(z, p)", label="nn.CrossEntropyLoss"),
     Form(
         f"rows = F.cross_entropy(z, p, weight, label_smoothing=label_smoothing, reduction='none')\n{SOFT_MEAN}",
         label="reduced by hand: mean = sum / N",

@@ -89,7 +89,7 @@ normal_nll = Identity(
         Form("0.5 * F.mse_loss(z, t, reduction='none')"),
         Form("0.5 * (z - t) ** 2"),
         Form("F.gaussian_nll_loss(z, t, torch.ones_like(z), reduction='none')"),
-        Form("F.gaussian_nll_loss(z, t, torch.ones_like(z), full=True, reduction='none') - 0.5 * math.log(2 * math.pi)"),
+        Form("F.gaussian_nll_loss(z, t, z * 0 + 1, full=True, reduction='none') - 0.5 * math.log(2 * math.pi)"),
         Form("-torch.distributions.Normal(z, 1.0).log_prob(t) - math.log(math.sqrt(2 * math.pi))"),
         Form("-torch.distributions.Normal(z, torch.ones_like(z)).log_prob(t) - math.log(math.sqrt(2 * math.pi))"),
     ),

@@ -13,7 +13,7 @@ from equivalences.problems import layers
 SOURCE = "torch.nn.functional.linear_cross_entropy documentation"
 NEEDS = "nn.functional.linear_cross_entropy"
 # The chunked path took class probabilities after torch 2.13, which ignores its options with a warning.
-NEEDS_SOFT = "nn.modules.linear_cross_entropy._ChunkContext.weight_row"
+NEEDS_SOFT = "nn.modules.linear_cross_entropy_options._auto_acc_policy"
 
 
 def affine_loss(p: Any) -> Any:
@@ -26,13 +26,14 @@ def chunked(options: str, target: str = "y", more: str = "", needs: str = NEEDS)
     """F.linear_cross_entropy with these chunking options."""
     return Form(
         f"chunks = nn.LinearCrossEntropyOptions({options})\n"
-        f"F.linear_cross_entropy(x, W, {target}, linear_bias=b, weight=weight{more}, reduction=reduction, options=chunks)",
+        f"more = {{'linear_bias': b, 'weight': weight, 'reduction': reduction{more}}}\n"
+        f"F.linear_cross_entropy(x, W, {target}, **more, options=chunks)",
         label=f"F.linear_cross_entropy, {options or 'default chunks'}",
         needs=needs,
     )
 
 
-IGNORED = ", ignore_index=ignore_index"
+IGNORED = ", 'ignore_index': ignore_index"
 
 FORMS = (
     Form("F.cross_entropy(F.linear(x, W, b), y, weight, ignore_index=ignore_index, reduction=reduction)"),

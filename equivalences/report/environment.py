@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -69,11 +70,8 @@ def _cpu() -> str:
 
 def _setting(name: str) -> str:
     """One build setting of torch, as `torch.__config__` spells it ("" if it does not)."""
-    for word in torch.__config__.show().replace("\n", ",").split(","):
-        key, _, value = word.strip().removeprefix("Build settings: ").partition("=")
-        if key == name:
-            return value
-    return ""
+    found = re.search(rf"\b{name}=([^,\s]*)", torch.__config__.show())
+    return found[1] if found else ""
 
 
 def _version(package: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equivalences import formats
+from equivalences.formats import Format
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 
@@ -47,27 +49,47 @@ def quotient(a: Shadow, b: Shadow) -> Shadow:
     return Shadow(v, e.masked_fill(room <= 0, math.inf))
 
 
-def _sum(call: Call, a: Shadow, b: Shadow, alpha: Any) -> Shadow:
-    scale = float(alpha)
-    v, e = a.v + scale * b.v, a.e + abs(scale) * b.e
-    if abs(scale) not in (0.0, 1.0):  # alpha is rounded to the arithmetic, and so is its product
-        e = e + 2 * call.arithmetic.u * (scale * b.v).abs() + call.arithmetic.eta
-    return rounded(call, v, e, underflow=False)
+def _term(call: Call, x: Any, steps: Format) -> Shadow:
+    """An operand of a sum; numbers and wider scalars are converted to the format `steps` first."""
+    shadow = call.shadow(x)
+    if isinstance(x, Tensor):
+        if x.dim() > 0 or not x.is_floating_point() or formats.of(x.dtype).precision <= steps.precision:
+            return shadow
+        return Shadow(shadow.v, shadow.e + steps.u * (shadow.v.abs() + shadow.e) + steps.eta / 2)
+    return Shadow(shadow.v, shadow.e + abs(float(torch.tensor(float(x), dtype=steps.dtype)) - float(x)))
+
+
+def _sum(call: Call, left: Any, right: Any, alpha: Any) -> Shadow:
+    """left + alpha right.
+
+    On the CPU everything but the last sum is in the format of the data (aten/.../ufunc/add.h: T; on CUDA opmath_t):
+    in 16 bits, the number alpha and, outside of the vector body, its product.
+    """
+    steps = call.format if call.tracker.device == "cpu" else call.arithmetic
+    a, b = _term(call, left, steps), _term(call, right, steps)
+    if abs(float(alpha)) == 1:
+        b = Shadow(float(alpha) * b.v, b.e)
+    elif alpha:
+        v, e = product(b, _term(call, alpha, steps))
+        b = Shadow(v, e + steps.u * (v.abs() + e) + steps.eta)
+    else:
+        b = exact(0 * b.v)
+    return rounded(call, a.v + b.v, a.e + b.e, underflow=False)
 
 
 @rule("add")
 def _add(call: Call) -> Shadow:
-    return _sum(call, call.shadow(call.args[0]), call.shadow(call.args[1]), call.arg(2, "alpha", 1))
+    return _sum(call, call.args[0], call.args[1], call.arg(2, "alpha", 1))
 
 
 @rule("sub")
 def _sub(call: Call) -> Shadow:
-    return _sum(call, call.shadow(call.args[0]), call.shadow(call.args[1]), -call.arg(2, "alpha", 1))
+    return _sum(call, call.args[0], call.args[1], -call.arg(2, "alpha", 1))
 
 
 @rule("rsub")
 def _rsub(call: Call) -> Shadow:
-    return _sum(call, call.shadow(call.args[1]), call.shadow(call.args[0]), -call.arg(2, "alpha", 1))
+    return _sum(call, call.args[1], call.args[0], -call.arg(2, "alpha", 1))
 
 
 @rule("mul")
@@ -75,7 +97,10 @@ def _mul(call: Call) -> Shadow:
     a, b = (x for x in call.args[:2])
     if b == -1 if not isinstance(b, Tensor) else False:
         return _negated(call.shadow(a))
-    return rounded(call, *product(call.shadow(a), call.shadow(b)))
+    x, y = call.shadow(a), call.shadow(b)
+    v, e = rounded(call, *product(x, y))
+    none = ((x.v == 0) & (x.e == 0) & y.e.isfinite()) | ((y.v == 0) & (y.e == 0) & x.e.isfinite())
+    return Shadow(v, e.masked_fill(none, 0.0))  # a product with an exact zero is one
 
 
 @rule("div")

@@ -29,15 +29,22 @@ class Assumptions:
 
 
 def cascade_height(n: int) -> int:
-    """Additions on the way of one term through ATen's cascade sum of 8 levels (aten/.../LossNLL.cpp, SumKernel.cpp).
+    """Additions that round a term on its way through ATen's cascade sum of 8 levels (aten/.../native/LossNLL.cpp).
 
-    Level 0 takes 2**q terms before it is folded into level 1, and so on; at the end the 8 levels are added up.
+    Level 0 takes 2**q terms before it is folded into level 1, and so on; at the end the levels are added up.  Adding
+    to an empty level is exact.
     """
-    if n <= 1:
-        return 0
-    log2n = math.ceil(math.log2(n))
-    q = max(4, log2n // 8)
-    return min(n - 1, 2**q * math.ceil(log2n / q) + 7)
+    step = 2 ** cascade_power(n)
+    height, level, left = 0, 0, n
+    while left > 1:
+        height += (min(left, step) if level < 7 else left) - 1
+        left, level = left // step + 1 if left > step else 1, level + 1
+    return max(0, min(n - 1, height + level))
+
+
+def cascade_power(n: int) -> int:
+    """The logarithm, to base 2, of how many terms of a cascade sum of `n` a level takes."""
+    return max(4, math.ceil(math.log2(max(n, 1))) // 8)
 
 
 _DEVICES = {

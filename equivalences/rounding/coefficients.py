@@ -29,7 +29,7 @@ class Coefficient(float):
     """A Python float, the real number that it stands for at most `e` away, and arithmetic that keeps `e` a bound.
 
     + - * / lose exactly what `Fraction` says; a power is within 1 ULP (glibc manual, errors in math functions).
-    Results enter `book`: number -> largest bound of any coefficient with that value.
+    Results enter `book`: |number| -> largest bound of any coefficient of that size.
     """
 
     book: dict[float, float]
@@ -38,7 +38,8 @@ class Coefficient(float):
     def __new__(cls, value: float, book: dict[float, float], e: float = 0.0) -> Coefficient:
         self = super().__new__(cls, value)
         self.book, self.e = book, e
-        book[float(value)] = max(book.get(float(value), 0.0), e)
+        size = abs(float(value))  # an operator may take -x as what to subtract
+        book[size] = max(book.get(size, 0.0), e)
         return self
 
     def _made(self, value: float, moved: float, exact: Callable[[], Fraction]) -> Coefficient:

@@ -17,16 +17,31 @@ from equivalences.rounding.tracker import Call, Shadow, rule
 
 _LARGE = 700.0  # exp(700) is finite in float64
 
+# Where a kernel returns its argument, or a constant, the error is what the exact value is off by, however small.  It is
+# known to the rounding of the shadow and of the oracle's difference, and to 2**-104 of the value, which is what the
+# oracle keeps (enclosure.Enclosure).
+CLOSE, CLOSEST = 16 * FORMATS["float64"].u, 16 * FORMATS["float64"].u ** 2
+
 
 def growth(e: Tensor) -> Tensor:
     """expm1(e): the largest relative change of exp(x) when x moves by at most e; inf for huge e."""
     return torch.expm1(e.clamp_max(_LARGE)).masked_fill(e > _LARGE, math.inf)
 
 
+def swing(x: Tensor, e: Tensor) -> Tensor:
+    """exp(x) (exp(e) - 1): the largest change of exp(x) when x moves by at most e."""
+    return torch.exp(x + e) * -torch.expm1(-e)
+
+
 def logistic(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x)) to relative accuracy everywhere (torch.sigmoid itself is 0 where exp(-x) overflows)."""
     small = torch.exp(-x.abs())
     return torch.where(x < 0, small, 1.0) / (1 + small)
+
+
+def logistic_moved(x: Shadow) -> Tensor:
+    """How far the error of x moves logistic(x): s(x + d) - s(x) = s r (exp(d) - 1) / (r + s exp(d)), r = 1 - s."""
+    return (swing(-x.v.abs(), x.e) / (1 + torch.exp(-x.v.abs())).square()).clamp_max(1.0)
 
 
 def log_change(ratio: Tensor) -> Tensor:
@@ -40,8 +55,7 @@ def log_change(ratio: Tensor) -> Tensor:
 def exp(call: Call, x: Shadow) -> Shadow:
     """exp(x), rounded to storage; no bound where it may overflow."""
     v = torch.exp(x.v)
-    moved = (v * growth(x.e)).masked_fill(v == 0, 0.0)
-    return rounded(call, v, moved, call.assume.relative("exp", 1.0))
+    return rounded(call, v, swing(x.v, x.e), call.assume.relative("exp", 1.0))
 
 
 def log(call: Call, x: Shadow) -> Shadow:
@@ -103,17 +117,16 @@ def _log1p(call: Call) -> Shadow:
 @rule("expm1")
 def _expm1(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
-    return rounded(call, torch.expm1(x.v), torch.exp(x.v) * growth(x.e), call.assume.relative("expm1", 1.0))
+    return rounded(call, torch.expm1(x.v), swing(x.v, x.e), call.assume.relative("expm1", 1.0))
 
 
 @rule("tanh")
 def _tanh(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
     v = torch.tanh(x.v)
-    # tanh' = sech^2 grows at most by exp(2 e) within e of x, and is at most 1.
-    slope = 1 / torch.cosh(x.v.clamp(-_LARGE, _LARGE)).square()
-    moved = torch.minimum(slope * growth(2 * x.e) / 2, x.e)
-    return rounded(call, v, moved.nan_to_num(nan=0.0), call.assume.relative("tanh", 1.0))
+    # tanh(x) = 2 logistic(2 x) - 1, and its slope is at most 1.
+    moved = torch.minimum(2 * logistic_moved(Shadow(2 * x.v, 2 * x.e)), x.e)
+    return rounded(call, v, moved, call.assume.relative("tanh", 1.0))
 
 
 def sqrt(call: Call, x: Shadow) -> Shadow:
@@ -159,27 +172,30 @@ def _square(call: Call) -> Shadow:
     return rounded(call, *product(x, x))
 
 
-@rule("xlogy")
+@rule("xlogy", "special_xlog1py")
 def _xlogy(call: Call) -> Shadow:
+    """x log(y) or x log1p(y), the logarithm rounded to storage too; 0 where x = 0, whatever y."""
     x, y = call.shadow(call.args[0]), call.shadow(call.args[1])
-    ratio = y.e / y.v
-    kappa = call.assume.relative("log", call.arithmetic.u)
-    moved = log_change(ratio).masked_fill(y.v <= 0, math.inf)
-    logarithm = Shadow(torch.log(y.v), moved + kappa * (torch.log(y.v).abs() + moved))
-    v, e = product(x, logarithm)
-    zero = (x.v == 0) & (x.e == 0)  # 0 log 0 = 0 by definition of xlogy
-    return rounded(call, v.masked_fill(zero, 0.0), e.masked_fill(zero, 0.0))
+    v, e = mul(call, x, (log if call.name == "xlogy" else log1p)(call, y))
+    zero = (x.v == 0) & (x.e == 0)
+    return Shadow(v.masked_fill(zero, 0.0), e.masked_fill(zero, 0.0))
 
 
 # --- sigmoid and its kin ---------------------------------------------------------------------------------------
+
+
+def _softplus_moved(x: Tensor, e: Tensor) -> Tensor:
+    """How far an error of x moves log(1 + exp(x)): by logistic(x) (exp(e) - 1), and by e, at most."""
+    below = swing(x, e) / (1 + torch.exp(-x.abs()))
+    return torch.minimum(torch.where(x < 0, below, logistic(x) * growth(e)), e)
 
 
 def _sigmoid_kernel(call: Call, x: Shadow, roundings: float = 2.0) -> Shadow:
     """1 / (1 + exp(-x)): exp errs by kappa u on its share 1 - s of the sum, then one sum and one division."""
     s, r = logistic(x.v), logistic(-x.v)
     u = call.arithmetic.u
-    moved = torch.minimum(s * r * growth(x.e), torch.ones(()).double())
-    kernel = s * u * (call.assume.relative("exp", 1.0) * r + roundings) * (1 + moved / s.clamp_min(1e-300))
+    moved = logistic_moved(x)
+    kernel = (s + moved) * u * (call.assume.relative("exp", 1.0) * (r + moved) + roundings)
     # exp(-x) overflows to inf well before the sigmoid itself underflows: the result is then 0.
     lost = (-x.v + x.e > math.log(call.arithmetic.max)) * s
     return Shadow(s, moved + kernel + lost)
@@ -196,7 +212,7 @@ def log_sigmoid(call: Call, x: Shadow) -> Shadow:
     small = torch.exp(-z.abs())
     tail = torch.log1p(small)
     v = torch.clamp_max(z, 0.0) - tail
-    moved = torch.minimum(logistic(-z) * growth(x.e), x.e)
+    moved = _softplus_moved(-z, x.e)
     kernel = call.assume.relative("exp", u) * small / (1 + small) + call.assume.relative("log1p", u) * tail
     kernel = kernel + 2 * call.arithmetic.eta
     return Shadow(v, moved + kernel + torch.where(z - x.e < 0, u * (v.abs() + moved), 0.0))
@@ -218,8 +234,9 @@ def _log_sigmoid_backward(call: Call) -> Shadow:
     z = x.v
     if call.args[2].numel():
         b = call.shadow(call.args[2])
-    else:
-        b = Shadow(torch.exp(-z.abs()), call.assume.relative("exp", u) * torch.exp(-z.abs()))
+    else:  # on CUDA there is no buffer: exp(-|x|) is computed again, and not rounded to storage
+        small, moved = torch.exp(-z.abs()), swing(-z.abs(), x.e)
+        b = Shadow(small, moved + call.assume.relative("exp", u) * (small + moved))
     # (z < 0) - sign (b / (1 + b)): relative error of b shrinks by 1 / (1 + b); sum and division add two roundings.
     q = b.v / (1 + b.v)
     room = 1 + b.v - b.e
@@ -259,18 +276,15 @@ def _softplus(call: Call) -> Shadow:
         raise NotImplementedError("softplus is followed for beta = 1 only")
     u, z = call.arithmetic.u, x.v
     v = torch.clamp_min(z, 0.0) + torch.log1p(torch.exp(-z.abs()))
-    moved = torch.minimum(logistic(z) * growth(x.e), x.e)
+    moved = _softplus_moved(z, x.e)
     kernel = call.assume.relative("exp", u) * logistic(z) + call.assume.relative("log1p", u) * v
     kernel = kernel + 2 * call.arithmetic.eta
     # Documented: beyond the threshold the function is the identity.
-    linear = torch.log1p(torch.exp(-z.abs())) * (1 + growth(x.e) + _OWN) + _SLACK * v
+    linear = torch.log1p(torch.exp(x.e - z.abs())) * (1 + CLOSE) + CLOSEST * v
     kernel = _beyond(x, float(threshold), kernel, linear)
     return rounded(call, v, moved + kernel, roundings=0.0)
 
 
-# Where a kernel returns its argument, the error is what the exact value is off by, however small: it is known to the
-# rounding of the shadow itself, and to 2**-104 of the value, which is all that the oracle keeps (exact.Enclosure).
-_OWN, _SLACK = 16 * FORMATS["float64"].u, 16 * FORMATS["float64"].u ** 2
 
 
 def _beyond(x: Shadow, threshold: float, below: Tensor, above: Tensor) -> Tensor:
@@ -284,10 +298,10 @@ def _softplus_backward(call: Call) -> Shadow:
     threshold = call.arg(3, "threshold", 20)
     s, r = logistic(x.v), logistic(-x.v)
     u = call.arithmetic.u
-    moved = s * r * growth(x.e)
+    moved = logistic_moved(x)
     # grad * z / (z + 1) with z = exp(x): an error of z counts by 1 - s
     kernel = s * u * (call.assume.relative("exp", 1.0) * r + 2) + 2 * call.arithmetic.eta
-    kernel = _beyond(x, float(threshold), kernel, r * (1 + growth(x.e) + _OWN) + _SLACK)
+    kernel = _beyond(x, float(threshold), kernel, logistic(x.e - x.v) * (1 + CLOSE) + CLOSEST)
     return rounded(call, *product(Shadow(s, moved + kernel), g))
 
 
@@ -312,6 +326,14 @@ def _logaddexp(call: Call) -> Shadow:
 def _relu(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
     return Shadow(x.v.clamp_min(0.0), torch.where(x.v + x.e <= 0, 0.0, x.e))
+
+
+@rule("threshold")
+def _threshold(call: Call) -> Shadow:
+    x, low, value = call.shadow(call.args[0]), float(call.args[1]), call.shadow(call.args[2])
+    on = x.v > low
+    doubt = torch.where((x.e > 0) & ((x.v - low).abs() <= x.e), math.inf, 0.0)
+    return Shadow(torch.where(on, x.v, value.v), torch.where(on, x.e, value.e) + doubt)
 
 
 @rule("threshold_backward")

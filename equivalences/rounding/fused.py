@@ -16,7 +16,7 @@ from torch import Tensor
 from equivalences.formats import Format
 from equivalences.rounding.arithmetic import exact, product, quotient, rounded
 from equivalences.rounding.assumptions import cascade_height
-from equivalences.rounding.elementary import add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
+from equivalences.rounding.elementary import CLOSE, add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 
@@ -135,18 +135,26 @@ def _nll_weights(call: Call, target: Tensor, kept: Tensor) -> Shadow:
     return Shadow(w.v[chosen].masked_fill(~kept, 0.0), w.e.expand(w.v.shape)[chosen].masked_fill(~kept, 0.0))
 
 
-def _accumulated(call: Call, terms: Shadow) -> Shadow:
-    """A total by ATen's cascade sum, in the storage format; zeros (ignored rows) add exactly."""
+def _accumulated(call: Call, terms: Shadow, height: int) -> Shadow:
+    """A total with `height` additions on the way of a term, in the storage format; zeros (ignored rows) add exactly."""
     size = (terms.v.abs() + terms.e).flatten()
     n = int((size > 0).sum())
-    hu = min(cascade_height(terms.v.numel()), max(n - 1, 0)) * call.format.u
+    hu = min(height, max(n - 1, 0)) * call.format.u
     e = terms.e.sum() + (hu / (1 - hu) if hu < 1 else math.inf) * size.sum()
-    v = terms.v.sum()
-    return Shadow(v, e.masked_fill(size.sum() > call.format.max, math.inf))
+    return Shadow(terms.v.sum(), e)
 
 
 @rule("nll_loss_forward", "nll_loss2d_forward")
-def _nll_forward(call: Call) -> list[Shadow]:
+def _nll_loss(call: Call) -> list[Shadow]:
+    return nll_loss(call, cascade_height(call.args[1].numel()))
+
+
+def nll_loss(call: Call, height: int) -> list[Shadow]:
+    """-w_y x_y of each row; or their sum, of `height` additions, divided by that of w_y for the mean.
+
+    The number of rows is known exactly, and rounded once.  It, or the total weight, is no result: no bound is lost
+    where it overflows.
+    """
     x, target = call.shadow(call.args[0]), call.args[1].cpu()
     reduction, ignore_index = call.args[3], call.args[4]
     kept = target != ignore_index
@@ -160,13 +168,13 @@ def _nll_forward(call: Call) -> list[Shadow]:
     if reduction == _NONE:
         e = terms.e.masked_fill(terms.v.abs() + terms.e > call.format.max, math.inf)
         return [Shadow(terms.v, e), exact(torch.zeros(call.out[1].shape).double())]
-    total = _accumulated(call, terms)
+    total = _accumulated(call, terms, height)
+    total = Shadow(total.v, total.e.masked_fill((terms.v.abs() + terms.e).sum() > call.format.max, math.inf))
     if weighted:
-        count = _accumulated(call, w)
+        count = _accumulated(call, w, height)
     else:
         n = kept.sum().double()
         count = Shadow(n, torch.where(n > 2.0**call.format.precision, u * n, 0.0).double())
-        count = Shadow(n, count.e.masked_fill(n + count.e > call.format.max, math.inf))
     if reduction == _SUM:
         return [total, count]
     v, e = quotient(total, count)
@@ -255,7 +263,7 @@ def _binary_cross_entropy(call: Call) -> Shadow:
 
 def _clamped(logarithm: Shadow) -> Shadow:
     """max(logarithm, -100), which torch.nn.BCELoss documents: what the clamp cuts off is part of the bound."""
-    return Shadow(logarithm.v, logarithm.e + (-100.0 - logarithm.v).clamp_min(0.0))
+    return Shadow(logarithm.v, logarithm.e + (-100.0 - logarithm.v).clamp_min(0.0) * (1 + CLOSE))
 
 
 @rule("binary_cross_entropy_backward")
@@ -272,15 +280,18 @@ def _binary_cross_entropy_backward(call: Call) -> Shadow:
     # A difference, two products and a quotient; 1 - x has the same rounding as x - 1, and x - 0 has none.
     steps = torch.where(t.e > 0, 5.0, torch.where(t.v == 1, 3.0, torch.where(t.v == 0, 4.0, 5.0)))
     terms = _stepwise(call, *product(g, slope), steps)
-    # g (x - t) may be subnormal, and is divided by x (1 - x), which is at least the smallest number.
-    lost = eta / 2 / torch.minimum(x.v - x.e, 1 - x.v - x.e).clamp_min(eta)
+    # g (x - t), off by eta / 2 if subnormal, is divided by x (1 - x), which is smallest at one end.  The ends are no
+    # closer to 0 than eta and to 1 than u: where the kernel meets 0 / 0, its formula has no meaning but the slope has.
+    low, high = (x.v - x.e).clamp_min(eta), (x.v + x.e).clamp_max(1 - call.format.u)
+    room = torch.minimum(low * (1 - low), high.clamp_min(eta) * (1 - high))
+    lost = torch.full_like(room, eta) / room / 2
     return _mean_of(call, _weighted(call, Shadow(terms.v, terms.e + lost), call.arg(3, "weight")))
 
 
 def _stepwise(call: Call, v: Tensor, e: Tensor, steps: Tensor | float) -> Shadow:
     """A result off by `e` before `steps` relative roundings to the storage format, the last into subnormals too."""
     hu = steps * call.format.u
-    e = e + hu / (1 - hu) * (v.abs() + e) + call.format.eta / 2
+    e = e + hu / (1 - hu) * (v.abs() + e) + call.format.eta
     return Shadow(v, e.masked_fill(v.abs() + e > call.format.max, math.inf))
 
 
@@ -356,5 +367,5 @@ def _mse_loss_backward(call: Call) -> Shadow:
     g, a, b = (call.shadow(x) for x in call.args[:3])
     norm = 2.0 / a.v.numel() if call.arg(3, "reduction", _MEAN) == _MEAN else 2.0
     kept = float(torch.tensor(norm, dtype=call.format.dtype))
-    factor = Shadow(torch.tensor(norm).double(), torch.tensor(abs(kept - norm)).double())
+    factor = Shadow(torch.tensor(norm, dtype=torch.float64), torch.tensor(abs(kept - norm), dtype=torch.float64))
     return mul(call, mul(call, factor, add(call, a, neg(b))), g)

@@ -65,6 +65,11 @@ def _copy(call: Call) -> Shadow:
     return rounded(call, a.v, a.e, roundings=0.0 if call.format.precision < 24 else 1.0) if narrow else a
 
 
+@rule("squeeze", "unsqueeze", "transpose", "t")
+def _reshaped_in_place(call: Call) -> None:
+    """Only the geometry has changed, and shadows are looked up by it (as functions these are views)."""
+
+
 @rule("lift_fresh")
 def _constant(call: Call) -> None:
     call.tracker.declare(call.out)

@@ -12,8 +12,7 @@ and writing in place through either changes both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -105,7 +104,7 @@ class Call:
             return self.tracker.shadow(operand)
         value = float(operand)
         short = not math.isfinite(value) or (math.frexp(value)[0] * 2**24).is_integer()
-        e = self.tracker.coefficients.get(value, 0.0 if short else formats.FORMATS["float64"].u * abs(value))
+        e = self.tracker.coefficients.get(abs(value), 0.0 if short else formats.FORMATS["float64"].u * abs(value))
         if self.format.name != "float64" and math.isfinite(value):
             e += abs(float(torch.tensor(value, dtype=self.arithmetic.dtype)) - value)
         return Shadow(torch.tensor(value, dtype=torch.float64), torch.tensor(e, dtype=torch.float64))
@@ -129,6 +128,13 @@ def _described(func: Any) -> tuple[str, str, bool]:
     """Namespace, packet name without the in-place underscore, and whether an operator writes into an argument."""
     name, mutates = func._schema.name.partition("::")[2], func._schema.is_mutable
     return func.namespace, name[:-1] if mutates and name.endswith("_") else name, mutates
+
+
+@lru_cache(maxsize=4096)
+def _composite(func: Any) -> bool:
+    """Whether an operator is one only in name, made of others; autograd has taken it apart, unless it is left out."""
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    return bool(composite) and _described(func)[1] not in RULES
 
 
 @dataclass
@@ -165,7 +171,7 @@ class Tracker(TorchDispatchMode):
         """Says that `tensor` holds exact data: an input or a constant."""
         if not tensor.is_floating_point():
             return tensor  # integers and booleans are exact until a comparison says otherwise
-        with _outside():
+        with torch.no_grad():
             self.write(tensor, Shadow(tensor.detach().to("cpu", torch.float64), torch.zeros(()).double()))
         return tensor
 
@@ -214,9 +220,11 @@ class Tracker(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.namespace not in ("aten", "prims", "profiler"):
             return self._inside(func, args, kwargs)
+        if _composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
         out = func(*args, **kwargs)
-        with _outside():
-            self._follow(func, args, kwargs, out)
+        self._follow(func, args, kwargs, out)  # below autograd: nothing here is recorded
         return out
 
     def _inside(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -248,7 +256,7 @@ class Tracker(TorchDispatchMode):
             if func._schema.name[-1] == "_":
                 results, out = _tensors(args[0]), args[0]
             elif "out" not in kwargs:
-                raise Untracked(f"{func} writes into its arguments: let it return its result, so that the bound can follow")
+                raise Untracked(f"{func} writes into arguments: let it return its result, so that the bound can follow")
         found = self.as_is.get(name) or RULES.get(name)
         if found is None:
             raise Untracked(f"aten::{name} has no rounding rule: add one with @rule({name!r}) in equivalences/rounding")
@@ -275,10 +283,3 @@ class Tracker(TorchDispatchMode):
             if bool(((step.computed - step.v).abs() > slack).any()):
                 return step
         return None
-
-
-@contextmanager
-def _outside() -> Iterator[None]:
-    """Shadow arithmetic: plain tensors, no autograd, whatever the form has switched on."""
-    with torch.no_grad():
-        yield

@@ -1,0 +1,79 @@
+"""Arrows run one way, and each tool has its place: read from the imports, so that it stays so."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "equivalences"
+
+# From the bottom up: a module imports what stands before it, or beside it in its own line.
+LAYERS = (
+    ("__init__",),
+    ("model", "formats", "devices"),
+    ("regions", "rows", "enclosure"),
+    ("rounding", "exact"),
+    ("problems", "problems_training"),
+    ("catalogue",),
+    ("known_defects", "faults", "special_values"),
+    ("execute",),
+    ("judge",),
+    ("sweep", "ledger"),
+    ("choices",),
+    ("report",),
+    ("plugin", "__main__"),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+# Who may know a tool; everybody else must not.
+TOOLS = {
+    "hypothesis": {"problems", "problems_training", "plugin"},
+    "flint": {"exact", "enclosure", "formats"},
+    "pytest": {"plugin"},
+    "rich": {"report", "__main__"},
+    "torch": set(LEVEL)
+    - {"model", "regions", "rows", "exact", "enclosure", "problems", "problems_training", "catalogue"},
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The absolute names of the modules that a file imports, wherever in it."""
+    package = list(path.relative_to(ROOT).with_suffix("").parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: -node.level] if node.level else [])
+            source = ".".join(filter(None, (base, node.module)))
+            yield from (f"{source}.{name.name}" for name in node.names)
+
+
+def unit(path: Path) -> str:
+    """The module or folder right below the package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports(path: Path) -> None:
+    own = unit(path)
+    assert own in LEVEL, f"{own} has no place in the order above: give it one"
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "equivalences" and rest:
+            other = rest.partition(".")[0]
+            if other in LEVEL:  # else a name in the package itself
+                assert LEVEL[other] <= LEVEL[own], f"{own} must not import {other}: arrows run one way"
+        assert own in TOOLS.get(top, {own}), f"{own} must not know {top}"
+
+
+def test_no_dead_entry() -> None:
+    there = {unit(path) for path in FILES}
+    planned = {"faults", "special_values", "ledger"}
+    assert set(LEVEL) - planned <= there

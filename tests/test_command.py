@@ -1,0 +1,151 @@
+"""The command line: exit statuses, one clear line for wrong usage, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from equivalences import sweep
+from equivalences.__main__ import main
+from equivalences.catalogue import FAMILIES, IDENTITIES, PITFALLS
+from equivalences.judge import Tally
+from equivalences.model import Form
+
+TINY = ("verify", "--identity", "logsumexp", "--format", "float32", "--examples", "1", "--jobs", "1")
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    def run(*arguments: str) -> Outcome:
+        status = main(arguments)
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("verify --identity sofmax", r"unknown identity 'sofmax': did you mean 'softmax'"),
+        ("verify --identity qqq", r"unknown identity 'qqq': `python -m equivalences list` shows all of them"),
+        ("verify --format float31", "unknown format 'float31': did you mean 'float32'"),
+        ("verify --device warp", "device 'warp' is not available here"),
+        ("verify --device cpu:x", "cpu:x"),
+        ("verify --mode fast", "unknown mode 'fast': choose from eager, compiled"),
+        ("verify --examples -3", "'-3' is not a number"),
+        ("verify --jobs 0", "must be at least 1"),
+        ("verify --json /no/such/place.json", "cannot write /no/such/place.json: No such file or directory"),
+        ("verify --json .", "cannot write .: is a directory"),
+        ("verify extra", "unrecognized arguments: extra"),
+        ("show nothing", "unknown identity or pitfall 'nothing'"),
+        ("veryfy", "invalid choice: 'veryfy'"),
+        ("", "required: verify|list|show"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(command: Callable[..., Outcome], arguments: str, said: str) -> None:
+    status, out, err = command(*arguments.split())
+    assert status == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert said in err
+
+
+def test_verify_writes_its_results(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    status, out, _ = command(*TINY, "--json", str(path), "--forms")
+    assert status == 0, out
+    assert "logsumexp" in out
+    assert "0 with failures" in out
+    found = json.loads(path.read_text())
+    assert [(t["identity"], t["format"]) for t in found["tallies"]] == [("logsumexp", "float32")]
+    assert found["plan"]["examples"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failing_form_and_one_that_raises_are_reported(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = IDENTITIES["logsumexp"]
+    wrong = Form("torch.logsumexp(z, dim) + 1", label="off by one")
+    raises = Form("torch.logsumexp(z, 7)", label="no such dimension")
+    monkeypatch.setitem(IDENTITIES, identity.name, replace(identity, forms=(*identity.forms, wrong, raises)))
+    status, out, _ = command(*TINY)
+    assert status == 1
+    assert "1 outside, 1 raised" in out
+    assert "form      off by one" in out
+    assert "raised IndexError: Dimension out of range" in out
+    assert "repeat with torch alone:" in out
+
+
+def test_an_oracle_that_raises_is_a_failure_of_its_identity_only(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = IDENTITIES["logsumexp"]
+    monkeypatch.setitem(IDENTITIES, identity.name, replace(identity, spec=lambda p: p.nothing, formats=("float64",)))
+    status, out, _ = command(
+        "verify", "--identity", "logsumexp", "--format", "float64", "--examples", "0", "--jobs", "1"
+    )
+    assert status == 1
+    assert "the oracle, not the form" in out
+
+
+def test_what_was_never_tested_fails(command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = IDENTITIES["logsumexp"]
+    hopeless = Form("torch.log(torch.exp(z).sum(dim))", regions=("extreme",))
+    monkeypatch.setitem(IDENTITIES, identity.name, replace(identity, forms=(*identity.forms, hopeless)))
+    monkeypatch.setattr(sweep, "EXAMPLES", {"eager": 1})
+    status, out, _ = command(*TINY)
+    assert status == 1
+    assert f"logsumexp in float32: {hopeless.label}: value, region extreme" in out
+
+
+def test_interrupt_prints_what_was_judged(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    judge_unit = sweep.run
+
+    def run(unit: sweep.Unit) -> Tally:
+        if unit.format == "bfloat16":
+            raise KeyboardInterrupt
+        return judge_unit(unit)
+
+    monkeypatch.setattr(sweep, "run", run)
+    path = tmp_path / "results.json"
+    status, out, err = command(*TINY, "--format", "bfloat16", "--json", str(path))
+    assert status == 130
+    assert "logsumexp" in out
+    assert "1 of 2 cells" in out
+    assert "interrupted" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_list_and_show_know_everything(command: Callable[..., Outcome]) -> None:
+    status, out, _ = command("list")
+    assert status == 0
+    assert all(name in out for name in (*FAMILIES, *IDENTITIES, *PITFALLS))
+    identity = IDENTITIES["softmax"]
+    status, out, _ = command("show", "softmax")
+    assert status == 0
+    assert all(part in out for part in (identity.statement, identity.source, *identity.domain.regions))
+    assert all(line.strip() in out for form in identity.forms for line in str(form.code).splitlines())
+    assert "log_softmax-16bit-sum" in out
+    for pitfall in PITFALLS.values():
+        if pitfall.of is identity:
+            assert pitfall.name in out
+            assert command("show", pitfall.name)[0] == 0
+
+
+def test_the_module_runs() -> None:
+    arguments = [sys.executable, "-m", "equivalences", "show", "nothing"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)
+    assert done.returncode == 2
+    assert done.stderr.startswith("equivalences: unknown identity or pitfall 'nothing'")

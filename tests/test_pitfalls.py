@@ -1,0 +1,63 @@
+"""Each pitfall does what it says, on edge and drawn problems; what really holds instead is judged by the gate."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equivalences import execute, judge
+from equivalences.catalogue import IDENTITIES, PITFALLS
+from equivalences.judge import Measurement
+from equivalences.model import Pitfall, Problem, Raises, Warns
+from equivalences.report import failure
+
+
+def outside(pitfall: Pitfall, problem: Problem, layout: str) -> bool:
+    """Whether the mistake gives another number than the identity; its warnings are not looked at."""
+    met = judge.measure(pitfall.of, pitfall.mistake, problem, layout=layout)
+    for judgement in met:
+        assert isinstance(judgement, Measurement), failure.text(judgement)
+    return any(judgement.failed for judgement in met)
+
+
+@pytest.mark.parametrize("pitfall", PITFALLS.values(), ids=PITFALLS)
+def test_pitfall(pitfall: Pitfall) -> None:
+    of, mistake, outcome = pitfall.of, pitfall.mistake, pitfall.outcome
+    if not execute.exists(mistake):
+        pytest.skip(f"this torch has no torch.{mistake.needs}")
+    layout = (mistake.layouts or judge.layouts(of))[0]
+    formats = mistake.formats or of.formats
+    seen = 0
+
+    def show(problem: Problem) -> None:
+        nonlocal seen
+        if not execute.applies(of, problem, layout):
+            return
+        if not pitfall.when(problem):
+            if not isinstance(outcome, Raises):
+                assert not outside(pitfall, problem, layout), "differs where `when` does not hold"
+        elif isinstance(outcome, Raises):
+            seen += 1
+            with pytest.raises(outcome.error, match=outcome.match):
+                execute.run(of, mistake, problem, layout=layout, track=False)
+        elif isinstance(outcome, Warns):
+            seen += 1
+            with pytest.warns(outcome.category, match=outcome.match):
+                assert not outside(pitfall, problem, layout), "the value is wrong as well: that is more than a warning"
+        else:
+            seen += outside(pitfall, problem, layout)
+
+    for fmt in formats:
+        for problem in of.domain.edges(fmt)[:4]:
+            show(problem)
+    strategy = st.sampled_from(formats).flatmap(lambda fmt: of.domain.draw(fmt, None))
+    show.__name__ = pitfall.name  # Hypothesis keeps its examples by the function's name
+    settings(max_examples=max(4, settings().max_examples // 10))(given(problem=strategy)(show))()
+    assert seen, "not shown by any problem"
+
+
+def test_what_holds_instead_is_judged() -> None:
+    for pitfall in PITFALLS.values():
+        for relation in pitfall.relations:
+            assert IDENTITIES[relation.name] is relation

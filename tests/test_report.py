@@ -1,0 +1,168 @@
+"""Reports: a snippet repeats its run bit for bit, a failure says everything, results are whole or not there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from equivalences import execute, judge, sweep
+from equivalences.catalogue import IDENTITIES
+from equivalences.execute import LAYOUTS
+from equivalences.judge import Crash, Measurement, Tally
+from equivalences.model import Array, Form, Identity, Problem
+from equivalences.report import failure, results
+from equivalences.report.environment import environment
+from equivalences.report.shrink import shrunk
+from equivalences.report.snippet import place, snippet
+
+
+def canonical(identity: Identity, problem: Problem, layout: str, axes: str, tensor: torch.Tensor) -> Array:
+    return execute._canonical(identity, LAYOUTS[layout], execute.rows_of(identity, problem), axes, tensor)
+
+
+@pytest.mark.parametrize("identity", IDENTITIES.values(), ids=IDENTITIES)
+def test_snippet_repeats_the_run(identity: Identity) -> None:
+    turns = cycle((fmt, layout) for fmt in identity.formats for layout in judge.layouts(identity))
+    for form in identity.forms:
+        for _ in range(len(identity.formats) * len(judge.layouts(identity))):
+            fmt, layout = next(turns)
+            problems = [p for p in identity.domain.edges(fmt) if execute.applies(identity, p, layout)]
+            if form in judge.forms(identity, fmt, layout) and problems:
+                break
+        else:
+            continue  # not in this torch
+        problem = problems[len(problems) // 2]
+        run = execute.run(identity, form, problem, layout=layout, track=False)
+        space: dict[str, Any] = {}
+        exec(compile(snippet(identity, form, problem, layout=layout), f"<{form.label}>", "exec"), space)
+        for quantity, got in run.got.items():
+            tensor = space[quantity.replace(" ", "_")]
+            axes = identity.out if quantity == "value" else identity.domain.axes[quantity.removeprefix("gradient ")]
+            again = canonical(identity, problem, layout, axes, tensor)
+            assert again.shape == got.shape
+            assert np.array(again, dtype=np.float64).tobytes() == np.array(got, dtype=np.float64).tobytes(), form.label
+            if got.size:
+                at = tuple(int(i) for i in np.unravel_index(got.size // 2, got.shape))
+                number = eval(place(identity, problem, layout, quantity, got.shape, at), space)
+                assert np.array_equal(number, got[at], equal_nan=True)
+
+
+SOFTMAX = IDENTITIES["softmax"]
+WRONG = Form("s = torch.exp(z - z.amax(dim, keepdim=True))\ns / (s.sum(dim, keepdim=True) + 1e-3)", label="wrong")
+
+
+def test_failure_says_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    identity = replace(SOFTMAX, forms=(*SOFTMAX.forms, WRONG))
+    problem = identity.domain.edges("float32")[3]
+    met = judge.measure(identity, WRONG, problem, layout="inner")
+    failing = [m for m in met if m.failed]
+    assert failing
+    text = failure.text(failing[0])
+    rows = [line for line in text.splitlines() if "inside" in line or "OUTSIDE" in line or "no bound" in line]
+    assert identity.statement in text
+    assert all(any(form.label in row for row in rows) for form in judge.forms(identity, "float32", "inner"))
+    assert sum(row.startswith(">") and "OUTSIDE" in row for row in rows) == 1
+    assert "aten::amax" in text
+    assert "without any rounding this form gives" in text
+    code = "\n".join(line.removeprefix("    ") for line in text.partition("repeat with torch alone:\n")[2].splitlines())
+    exec(code, {})
+    printed = capsys.readouterr().out.strip()
+    assert f"got {printed}," in code
+
+
+def test_failure_names_the_first_operation_outside_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    from equivalences.rounding.tracker import RULES, Call, Shadow
+
+    def narrow(call: Call) -> Any:
+        v, e = original(call)
+        return Shadow(v, e * 0)
+
+    original = RULES["log"]
+    monkeypatch.setitem(RULES, "log", narrow)
+    identity, form = IDENTITIES["logsumexp"], Form("torch.log(torch.exp(z).sum(dim)).neg().neg()")
+    identity = replace(identity, forms=(*identity.forms, form))
+    problem = Problem("float32", {"z": np.array([[0.5, 0.25]]), "g": np.array([1.0])})
+    text = failure.text(judge.measure(identity, form, problem)[0])
+    first = next(line for line in text.splitlines() if line.startswith("> ") and "aten::" in line)
+    assert "aten::log " in first
+    assert "2 more operations follow" in text or "more operations follow" in text
+
+
+def test_crash_is_reported_with_its_smallest_problem() -> None:
+    form = Form("F.softmax(z, dim) if z.shape[0] < 2 else z.reshape(-1, 1000000)")
+    identity = replace(SOFTMAX, forms=(*SOFTMAX.forms, form))
+    crash = judge.measure(identity, form, identity.domain.edges("float64")[5])[0]
+    assert isinstance(crash, Crash)
+    text = failure.text(crash)
+    assert "raised RuntimeError" in text
+    assert "z = [[0.0], [0.0]]" in text
+
+
+def test_shrunk_keeps_the_failure_and_loses_the_rest() -> None:
+    problem = Problem(
+        "float32",
+        {"z": np.arange(60.0).reshape(12, 5) / 7, "y": np.arange(12) % 5, "weight": np.ones(5), "reduction": "sum"},
+    )
+    small = shrunk(
+        problem, {"z": "RC", "y": "R", "weight": "C"}, lambda p: bool((p["z"][p["y"] == p["y"].max()] > 4).any())
+    )
+    assert small["z"].shape == (1, 1)
+    assert small["z"].item() == 8.0
+    assert small["y"].tolist() == [0]
+    assert small["reduction"] == "sum"
+
+
+def test_results_are_strict_json(tmp_path: Path) -> None:
+    tally = Tally(SOFTMAX, "float32")
+    wrong = replace(SOFTMAX, forms=(*SOFTMAX.forms, WRONG))
+    for problem in wrong.domain.edges("float32")[2:4]:
+        for judgement in judge.judge(wrong, problem):
+            tally.add(judgement)
+    assert any(isinstance(f, Measurement) for f in tally.failures)
+    path = tmp_path / "results.json"
+    with results.destination(path) as file:
+        file.write(results.results([tally], {"device": "cpu"}))
+
+    def refuse(text: str) -> None:
+        raise AssertionError(f"{text} is not JSON")
+
+    found = json.loads(path.read_text(), parse_constant=refuse)
+    assert found["tallies"][0]["numbers"] == tally.numbers
+    assert found["environment"]["torch"]["version"] == torch.__version__
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_results_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("before")
+    with pytest.raises(TypeError), results.destination(path) as file:
+        file.write({"one": 1, "two": object()})
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OSError, match="directory"), results.destination(tmp_path):
+        pass
+
+
+def test_environment_names_what_a_measurement_depends_on() -> None:
+    found = environment()
+    assert json.loads(json.dumps(found)) == found
+    assert found["torch"]["blas"]
+    assert found["torch"]["cpu capability"] in {"DEFAULT", "AVX2", "AVX512", "NEON", "SVE256"}
+    assert found["device"]["name"]
+
+
+def test_tallies_survive_the_journey_between_processes() -> None:
+    identities = [IDENTITIES["logsumexp"]]
+    here, there = (
+        [results.tally(t) for t in sweep.sweep(identities, ("float32", "bfloat16"), examples=0, jobs=jobs)]
+        for jobs in (1, 2)
+    )
+    assert here[0]["numbers"] > 0
+    assert sorted(here, key=str) == sorted(there, key=str)
