@@ -111,19 +111,20 @@ def _verify(asked: Any, console: Console) -> int:
         console.print(environment.summary(device))
         begun = time.monotonic()
         cells: dict[tuple[str, str], judge.Tally] = {}
+        complete = 0
         interrupted = False
         try:
             with shown() as progress:
                 for _ in sweep.sweep(
                     identities, formats, device, mode, examples, asked.seed, jobs=jobs, progress=progress(cells)
                 ):
-                    pass
+                    complete += 1
         except KeyboardInterrupt:
             interrupted = True
         except sweep.WorkerDied as error:
             print(f"equivalences: {error}", file=sys.stderr)
             return FAILED
-        order = [(identity.name, fmt) for identity in identities for fmt in formats]
+        order = [(identity.name, fmt) for identity in identities for fmt in formats if fmt in identity.formats]
         tallies = [cells[key] for key in order if key in cells]
 
         if asked.forms:
@@ -136,8 +137,9 @@ def _verify(asked: Any, console: Console) -> int:
             for f in {f.form.label: f for f in reversed(t.failures)}.values():
                 console.rule()
                 print(failure.text(f), flush=True)
-        complete = enough and mode == "eager" and not interrupted
-        vacuous = [(t, missing) for t in tallies if complete and (missing := t.vacuous())]
+        vacuous = []
+        if enough and mode == "eager" and not interrupted:
+            vacuous = [(t, missing) for t in tallies if (missing := t.vacuous())]
         if vacuous:
             console.rule()
             print("never tested, not once with an allowance that says something:")
@@ -148,7 +150,7 @@ def _verify(asked: Any, console: Console) -> int:
         took = time.monotonic() - begun
         console.print(
             f"{numbers:,} numbers of {runs:,} problems judged in {took:.0f} s: "
-            f"{len({t.identity.name for t in tallies})} identities, {len(tallies)} of {len(order)} cells; "
+            f"{len({t.identity.name for t in tallies})} identities, {complete} of {len(order)} cells complete; "
             f"{len(failing)} with failures, {len(vacuous)} not fully tested"
         )
         if interrupted:

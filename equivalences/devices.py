@@ -25,7 +25,7 @@ def available() -> tuple[str, ...]:
 def require(device: str) -> str:
     """`device` itself.  Raises ValueError with one line that says what there is if it cannot be used here."""
     if device.partition(":")[0] not in available():
-        raise ValueError(f"device {device!r} is not available here (torch sees {', '.join(available())}): choose one of those")
+        raise ValueError(f"device {device!r} is not available here: choose one of {', '.join(available())}")
     return device
 
 

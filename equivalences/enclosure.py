@@ -1,4 +1,4 @@
-"""Exact values as float64 arrays with rigorous radii: what the oracle hands to the judge, and how errors are bounded."""
+"""Exact values as float64 arrays with rigorous radii: what the oracle hands to the judge."""
 
 from __future__ import annotations
 

@@ -149,9 +149,10 @@ def function_source(form: Form, names: tuple[str, ...]) -> str:
 def function(form: Form, names: tuple[str, ...], variant: tuple[str, ...] = ()) -> Callable[..., Any]:
     """The form as a function of keyword arguments `names`; a new code object for each `variant`."""
     if isinstance(form.code, str):
-        space = dict(_NAMES)
+        space: dict[str, Any] = dict(_NAMES)
         exec(compile(function_source(form, names), f"<form {form.label} {variant}>", "exec"), space)
-        return space["form"]
+        made: Callable[..., Any] = space["form"]
+        return made
     code = form.code
     parameters = inspect.signature(code).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -162,7 +163,7 @@ def function(form: Form, names: tuple[str, ...], variant: tuple[str, ...] = ()) 
 
 @lru_cache(maxsize=4096)
 def _compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Callable[..., Any]:
-    return torch.compile(function(form, names, variant), dynamic=False)  # type: ignore[no-any-return]
+    return torch.compile(function(form, names, variant), dynamic=False)
 
 
 def exists(form: Form) -> bool:

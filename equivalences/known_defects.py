@@ -6,149 +6,12 @@ even that is a failure.  An entry whose witness no longer fails is to be deleted
 
 from __future__ import annotations
 
-import math
-from functools import reduce
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from equivalences.model import KnownDefect, Problem
-from equivalences.rounding.arithmetic import rounded
-from equivalences.rounding.assumptions import cascade_power
-from equivalences.rounding.elementary import CLOSE, add, mul, neg, one
-from equivalences.rounding.fused import log_of_sum, nll_loss
-from equivalences.rounding.tracker import RULES, Call, Shadow
-
-
-def _log_softmax_in_storage(call: Call) -> Shadow:
-    """Along the last dimension, the sum of exponentials and its logarithm are rounded to the 16-bit format."""
-    dim = call.args[1] % call.out.dim()
-    if dim != call.out.dim() - 1:
-        shadow = RULES["_log_softmax"](call)
-        assert isinstance(shadow, Shadow)
-        return shadow
-    x = call.shadow(call.args[0])
-    row = log_of_sum(call, x, dim, call.format)
-    return rounded(call, -row.gap - row.log, x.e + row.moved + call.arithmetic.u * row.gap + row.log_e, underflow=False)
-
-
-def _softmax_rounds_exponentials(call: Call) -> Shadow:
-    """Along a dimension that is not the last, the scalar tail stores exp(x - max) in the 16-bit format, then divides."""
-    shadow = RULES["_softmax"](call)
-    assert isinstance(shadow, Shadow)
-    if call.args[1] % call.out.dim() == call.out.dim() - 1:
-        return shadow
-    u, eta = call.format.u, call.format.eta
-    return Shadow(shadow.v, shadow.e + (1 + u) * (u * (shadow.v + shadow.e) + eta))
-
-
-def _sigmoid_backward_in_storage(call: Call) -> Shadow:
-    """grad * (1 - y) * y with every step rounded to float16; in bfloat16 the same kernel computes in float32."""
-    g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
-    return mul(call, mul(call, g, add(call, one(), neg(y))), y)
-
-
-def _clamp_moves_its_input(call: Call) -> Shadow:
-    """What is clamped was never meant to be: it counts as an error, of the gradient's mask as well."""
-    x, clamped = call.shadow(call.args[0]), RULES["clamp"](call)
-    moved = Shadow(x.v, x.e + clamped.e + (clamped.v - x.v).abs())
-    call.tracker.write(call.args[0], moved)
-    return moved
-
-
-def _bce_backward_with_floor(call: Call) -> Shadow:
-    """g (x - t) / max(x (1 - x), 1e-12), whose floor float16 rounds to zero: then 0 / 0 where x = t is 0 or 1."""
-    g, x, t = (call.shadow(a) for a in call.args[:3])
-    shadow = RULES["binary_cross_entropy_backward"](call)
-    assert isinstance(shadow, Shadow)
-    floor = float(torch.tensor(1e-12, dtype=call.format.dtype))
-    ends = [(x.v + e).clamp(0.0, 1.0) for e in (-x.e, x.e)]
-    below = torch.minimum(*(end * (1 - end) for end in ends))
-    gap = torch.maximum(*((end - t.v).abs() for end in ends)) + t.e
-    u = call.format.u
-    reach = (g.v.abs() + g.e) * gap / below.clamp_min(floor) * (1 + 8 * u)
-    if call.arg(3, "weight") is not None:
-        weight = call.shadow(call.arg(3, "weight"))
-        reach = reach * (weight.v.abs() + weight.e) * (1 + u)
-    if call.arg(4, "reduction", 1) == 1:
-        reach = reach / x.v.numel() * (1 + 2 * u)
-    reach = (shadow.v.abs() + reach) * (1 + CLOSE) + 2 * call.format.eta
-    reach = torch.where(below > 2 * floor, 0.0, reach)
-    return Shadow(shadow.v, torch.maximum(shadow.e, reach))
-
-
-def _fused_ignores_strides(call: Call) -> list[Shadow]:
-    """The fused CPU kernels walk from each tensor's first number to the next ones in memory, whatever the strides."""
-
-    def flat(tree: Any) -> Any:
-        if isinstance(tree, (list, tuple)):
-            return [flat(branch) for branch in tree]
-        return tree.as_strided((tree.numel(),), (1,), tree.storage_offset())
-
-    def now(tensors: list[Tensor]) -> list[Shadow]:
-        return [Shadow(*(part.clone() for part in call.shadow(tensor))) for tensor in tensors]
-
-    def write(tensors: list[Tensor], shadows: list[Shadow]) -> None:
-        for tensor, shadow in zip(tensors, shadows, strict=True):
-            call.tracker.write(tensor, shadow)
-
-    follow = RULES[call.name]
-    parameters, state = list(call.args[0]), [tensor for tensors in call.args[2:5] for tensor in tensors]
-    before = now(state)
-    right = [*follow(call), *now(state)]
-    write(state, before)
-    args = tuple(map(flat, call.args))
-    write(args[0], follow(Call(call.tracker, call.name, call.func, args, call.kwargs, args[0])))
-    walked = now([*parameters, *state])
-    found = [Shadow(r.v, r.e + w.e + (w.v - r.v).abs()) for r, w in zip(right, walked, strict=True)]
-    write(state, found[len(parameters) :])
-    return found[: len(parameters)]
-
-
-def _fused_sgd_skips_blocks(call: Call) -> list[Shadow]:
-    """Full vectors of 16-bit numbers (8 at least) keep their old values, and their momentum is read as float32."""
-    before = [call.shadow(parameter) for parameter in call.args[0]]
-    found = _fused_ignores_strides(call)
-    for i, (old, new) in enumerate(zip(before, found, strict=True)):
-        if old.v.numel() >= 8:
-            found[i] = Shadow(new.v, new.e + old.e + (new.v - old.v).abs())
-            if call.args[2] and not call.kwargs["is_first_step"]:
-                buffer = call.args[2][i]
-                call.tracker.write(buffer, Shadow(call.shadow(buffer).v, torch.full(buffer.shape, np.inf).double()))
-    return found
-
-
-def _folded_height(call: Call) -> int:
-    """Additions on the way of a term where a level is folded at its rows' turn, unless just that row is ignored."""
-    target, ignore_index = call.args[1].cpu(), call.args[4]
-    power = cascade_power(target.numel())
-    depth: list[int | None] = [None] * 8  # of each level: the most additions that a term in it has seen; None: empty
-
-    def joined(a: int | None, b: int | None) -> int | None:
-        return b if a is None else a if b is None else max(a, b) + 1
-
-    for row in (target.flatten() != ignore_index).nonzero().flatten().tolist():
-        depth[0] = joined(depth[0], 0)
-        for level in range(7):
-            if row >> level * power & (1 << power) - 1:
-                break
-            depth[level + 1], depth[level] = joined(depth[level + 1], depth[level]), None
-    return reduce(joined, depth) or 0
-
-
-def _nll_loss_skips_folds(call: Call) -> list[Shadow]:
-    """An ignored row skips the fold of the cascade sum that falls on it."""
-    return nll_loss(call, _folded_height(call))
-
-
-def _nll_loss_loses_weight(call: Call) -> list[Shadow]:
-    """The number of rows, or their total weight, overflows the format (and folds are skipped)."""
-    loss, total = nll_loss(call, _folded_height(call))
-    lost = total.v + total.e > call.format.max
-    mean = lost & (call.args[3] == 1)
-    return [Shadow(loss.v, loss.e.masked_fill(mean, math.inf)), Shadow(total.v, total.e.masked_fill(lost, math.inf))]
+from equivalences.rounding import as_is
 
 
 def _equal_rows(
@@ -167,12 +30,13 @@ _STEP: dict[str, Any] = {
     "weight_decay": 0.0, "maximize": False,
 }  # fmt: skip
 
+
 KNOWN_DEFECTS = (
     KnownDefect(
         name="log_softmax-16bit-sum",
         operation="_log_softmax",
         formats=("bfloat16", "float16"),
-        as_is=_log_softmax_in_storage,
+        as_is=as_is.log_softmax_in_storage,
         identity="log_softmax",
         form="F.log_softmax(z, dim)",
         layout="contiguous",
@@ -185,12 +49,12 @@ KNOWN_DEFECTS = (
         name="softmax-16bit-tail",
         operation="_softmax",
         formats=("bfloat16", "float16"),
-        as_is=_softmax_rounds_exponentials,
+        as_is=as_is.softmax_rounds_exponentials,
         identity="softmax",
         form="F.softmax(z, dim)",
         layout="inner",
         witness=Problem("bfloat16", {"z": np.array([[-161.0, -162.0]]), "g": np.array([[1.0, 0.5]])}),
-        why="class dimension not last: rows in the scalar tail of the kernel round exp(x - max) to 16 bits, then divide",
+        why="class dimension not last: the scalar tail of the kernel rounds exp(x - max) to 16 bits, then divides",
         link="",
         seen=("2.13.0", "2.14.1"),
     ),
@@ -199,7 +63,7 @@ KNOWN_DEFECTS = (
             name=f"{operation}-skipped-folds",
             operation=f"{operation}_forward",
             formats=("float64", "float32", "bfloat16", "float16"),
-            as_is=_nll_loss_skips_folds,
+            as_is=as_is.nll_loss_skips_folds,
             identity="cross_entropy_many_rows",
             form=form,
             layout="contiguous",
@@ -218,7 +82,7 @@ KNOWN_DEFECTS = (
             name=f"{operation}-float16-total",
             operation=f"{operation}_forward",
             formats=("float16",),
-            as_is=_nll_loss_loses_weight,
+            as_is=as_is.nll_loss_loses_weight,
             identity="cross_entropy_many_rows",
             form=form,
             layout="contiguous",
@@ -235,7 +99,7 @@ KNOWN_DEFECTS = (
         name="sigmoid-backward-float16-steps",
         operation="sigmoid_backward",
         formats=("float16",),
-        as_is=_sigmoid_backward_in_storage,
+        as_is=as_is.sigmoid_backward_in_storage,
         identity="sigmoid",
         form="torch.sigmoid(z)",
         layout="contiguous",
@@ -248,7 +112,7 @@ KNOWN_DEFECTS = (
         name="distributions-clamp-probabilities",
         operation="clamp",
         formats=("float64", "float32", "bfloat16", "float16"),
-        as_is=_clamp_moves_its_input,
+        as_is=as_is.clamp_moves_its_input,
         identity="bernoulli_nll",
         form="-torch.distributions.Bernoulli(p).log_prob(t)",
         layout="contiguous",
@@ -261,7 +125,7 @@ KNOWN_DEFECTS = (
         name="bce-backward-floor",
         operation="binary_cross_entropy_backward",
         formats=("float64", "float32", "bfloat16"),
-        as_is=_bce_backward_with_floor,
+        as_is=as_is.bce_backward_with_floor,
         identity="binary_cross_entropy",
         form="F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')",
         layout="contiguous",
@@ -274,7 +138,7 @@ KNOWN_DEFECTS = (
         name="bce-backward-float16-nan",
         operation="binary_cross_entropy_backward",
         formats=("float16",),
-        as_is=_bce_backward_with_floor,
+        as_is=as_is.bce_backward_with_floor,
         identity="binary_cross_entropy",
         form="F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')",
         layout="contiguous",
@@ -283,12 +147,26 @@ KNOWN_DEFECTS = (
         link="",
         seen=("2.13.0", "2.14.1"),
     ),
+    KnownDefect(
+        name="soft-margin-backward-compiled",
+        operation="soft_margin_loss_backward",
+        formats=("float64", "float32", "bfloat16", "float16"),
+        as_is=as_is.soft_margin_backward_by_difference,
+        identity="soft_margin_loss",
+        form="F.soft_margin_loss(z, t, reduction='none')",
+        layout="contiguous",
+        witness=Problem("float32", {"z": np.array([20.0]), "t": np.array([1.0]), "g": np.array([1.0])}),
+        why="compiled, the gradient is t g (sigmoid(t z) - 1): 0 instead of -2e-9, which eager code gets right",
+        link="",
+        modes=("compiled",),
+        seen=("2.13.0", "2.14.1"),
+    ),
     *(
         KnownDefect(
             name=f"fused-{name}-strides",
             operation=operation,
             formats=("float64", "float32", "bfloat16", "float16"),
-            as_is=_fused_ignores_strides,
+            as_is=as_is.fused_ignores_strides,
             identity=f"{name}_step",
             form=f"{optimizer}(fused=True)",
             layout="strided",
@@ -308,7 +186,7 @@ KNOWN_DEFECTS = (
         name="fused-sgd-16bit-blocks",
         operation="_fused_sgd",
         formats=("bfloat16", "float16"),
-        as_is=_fused_sgd_skips_blocks,
+        as_is=as_is.fused_sgd_skips_blocks,
         identity="sgd_step",
         form="SGD(fused=True)",
         layout="contiguous",
@@ -316,5 +194,6 @@ KNOWN_DEFECTS = (
         why="the vector body of the 16-bit kernel never stores the parameters: only the last few numbers are trained",
         link="https://github.com/pytorch/pytorch/issues/191763",
         seen=("2.13.0",),
+        fixed="2.14",
     ),
 )

@@ -7,7 +7,7 @@ what every one of its forms must compute.  Everything else in the library runs t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -98,7 +98,8 @@ class Form:
     An expression may use ``torch``, ``F``, ``nn``, ``math``, the items of the problem and ``dim`` (the class
     dimension of the layout at hand); it may be several lines, the last of which is the value.
     `regions`, `formats` and `layouts` narrow what the form claims (None: all that its identity has).
-    `needs` names an attribute below ``torch`` without which the form does not exist ("nn.functional.linear_cross_entropy").
+    `needs` names an attribute below ``torch`` without which the form does not exist
+    ("nn.functional.linear_cross_entropy").
     """
 
     code: str | Callable[..., Any]
@@ -189,7 +190,8 @@ class KnownDefect:
 
     `as_is` replaces the operation's rule by what the kernel is known to do, so that the gate stays sharp
     beside the defect: an error beyond even that is a failure.  `witness` must be outside the rule and inside
-    `as_is` on every torch version listed in `seen`; where it no longer is, the entry is to be deleted.
+    `as_is` on every torch version listed in `seen`; where it no longer is, the entry is to be deleted.  `fixed` is the
+    first release without the defect, from which on the entry excuses nothing ("": none so far).
     """
 
     name: str
@@ -205,4 +207,4 @@ class KnownDefect:
     devices: tuple[str, ...] = ("cpu",)
     modes: tuple[str, ...] = ("eager", "compiled")
     seen: tuple[str, ...] = ()
-    tags: Mapping[str, Any] = field(default_factory=dict)
+    fixed: str = ""

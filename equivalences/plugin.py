@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase
 from equivalences import choices
 from equivalences.formats import FORMATS
 
+# Examples are an identity's: its formats share them.
 # An example judges every form of an identity: slow beside what Hypothesis expects, and of no concern to it.
 _COMMON = hypothesis.settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 _STEPS = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)

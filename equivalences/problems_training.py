@@ -116,8 +116,8 @@ def _clamped(fmt: Format, p: Array) -> Array:
 PROBABILITY_KINDS: dict[str, Kind] = {
     "dense": lambda k: (k.u + 1) / 2,
     "eighths": lambda k: np.rint(3 * k.u) / 8 + 0.5,
-    "small": lambda k: np.exp2(-k.fmt.precision * k.a + 1) * (1 + np.abs(k.u)) / 2,
-    "high": lambda k: 1 - np.exp2(-k.fmt.precision * k.a) * (1 + np.abs(k.u)) / 4,
+    "small": lambda k: np.exp2((2 - k.fmt.precision) * k.a) * (1 + np.abs(k.u)) / 2,
+    "high": lambda k: 1 - np.exp2((2 - k.fmt.precision) * k.a) * (1 + np.abs(k.u)) / 2,
     "edge": lambda k: np.where(k.a < 0.5, 2 * k.fmt.u * (1 + np.rint(k.u)), 1 - 2 * k.fmt.u * (1 + np.rint(k.u) / 2)),
 }
 

@@ -1,8 +1,8 @@
 """The one loop over identities, formats, problems and layouts, in one process or in several.
 
-The edge problems of a domain are judged in every layout that applies; the drawn ones in one layout each, the layouts
-taking turns.  Compiled code is built once a shape, a layout and a set of options, which costs seconds: there, problems
-have one shape, one layout, and few sets of options.
+The edge problems of a domain are judged in the identity's first layout and in one other, the drawn ones in one layout
+each; the layouts take turns.  Compiled code is built once a shape, a layout and a set of options, which costs seconds:
+there, problems have one shape, one layout, and few sets of options.
 
 Work is cut into units of one identity, one format and one batch of problems, each with its own seed: what is judged
 does not depend on the number of processes.
@@ -55,11 +55,19 @@ def shape(identity: Identity, fmt: str, mode: str) -> tuple[int, ...] | None:
     return max(shapes, key=lambda sizes: (math.prod(sizes), sizes))
 
 
-def edges(identity: Identity, fmt: str, mode: str) -> list[Problem]:
-    """The edge problems (in compiled code those of the one shape)."""
-    wanted = shape(identity, fmt, mode)
-    found = identity.domain.edges(fmt)
-    return [p for p in found if wanted is None or next(iter(p.items.values())).shape == wanted]
+def edges(identity: Identity, fmt: str, mode: str) -> list[tuple[Problem, tuple[str, ...]]]:
+    """The edge problems (in compiled code those of the one shape), each with the layouts in which it is judged."""
+    wanted, found = shape(identity, fmt, mode), []
+    for turn, problem in enumerate(identity.domain.edges(fmt)):
+        if wanted is None or next(iter(problem.items.values())).shape == wanted:
+            every = layouts(identity, problem, mode)
+            found.append((problem, tuple(dict.fromkeys((*every[:1], *in_turn(every, turn))))))
+    return found
+
+
+def in_turn(every: Sequence[str], turn: int) -> tuple[str, ...]:
+    """The one layout whose turn it is (none if no layout applies)."""
+    return (every[turn % len(every)],) if every else ()
 
 
 def options(problem: Problem) -> tuple[Any, ...]:
@@ -125,16 +133,14 @@ def run(unit: Unit) -> Tally:
     chosen = edges(identity, fmt, mode)
     if unit.batch:
         fixed = shape(identity, fmt, mode)
-        chosen = problems.sample(identity.domain, fmt, unit.count, unit.seed, fixed)[len(chosen) :]
+        drawn = problems.sample(identity.domain, fmt, unit.count, unit.seed, fixed)[len(chosen) :]
+        chosen = [(p, in_turn(layouts(identity, p, mode), turn)) for turn, p in enumerate(drawn)]
     seen: list[tuple[Any, ...]] = []
-    for turn, problem in enumerate(chosen):
+    for problem, wanted in chosen:
         if mode == "compiled" and options(problem) not in seen:
             if len(seen) == OPTION_SETS:
                 continue
             seen.append(options(problem))
-        wanted = layouts(identity, problem, mode)
-        if unit.batch and wanted:
-            wanted = (wanted[turn % len(wanted)],)
         judged(tally, problem, wanted, unit.device, mode)
     return tally
 

@@ -123,7 +123,7 @@ def test_interrupt_prints_what_was_judged(
     status, out, err = command(*TINY, "--format", "bfloat16", "--json", str(path))
     assert status == 130
     assert "logsumexp" in out
-    assert "1 of 2 cells" in out
+    assert "1 of 2 cells complete" in out
     assert "interrupted" in err
     assert list(tmp_path.iterdir()) == []
 

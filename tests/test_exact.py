@@ -26,7 +26,9 @@ def identity(spec: Callable[[Any], Any], wrt: tuple[str, ...] = ("z",)) -> Ident
     return Identity("test", "", "", domain, spec, (), wrt=wrt)
 
 
-def of(spec: Callable[[Any], Any], z: Any, g: Any, precision: int = 128) -> tuple[enclosure.Enclosure, enclosure.Enclosure]:
+def of(
+    spec: Callable[[Any], Any], z: Any, g: Any, precision: int = 128
+) -> tuple[enclosure.Enclosure, enclosure.Enclosure]:
     problem = Problem("float64", {"z": np.array(z, dtype=np.float64), "g": np.array(g, dtype=np.float64)})
     result = exact.evaluate(identity(spec), problem, precision)
     return result.value, result.gradients["z"]
@@ -247,7 +249,12 @@ def test_error_bounds_contain_the_rational_error(hi: float, lo: float, radius: f
     overflow = distance > Fraction(MAX) / 2
     assert overflow or upper <= float(distance + r) * (1 + 1e-15) + 1e-322
     assert lower >= (MAX / 4 if overflow and distance > MAX else 0)
-    assert overflow or lower >= float(max(Fraction(0), distance * (1 - Fraction(2) ** -49) - r * (1 + Fraction(2) ** -50))) * (1 - 1e-15) - 1e-322
+    assert (
+        overflow
+        or lower
+        >= float(max(Fraction(0), distance * (1 - Fraction(2) ** -49) - r * (1 + Fraction(2) ** -50))) * (1 - 1e-15)
+        - 1e-322
+    )
 
 
 @given(st.fractions() | st.fractions(-1, 1), st.sampled_from([0, 600, -1000, -1075, -1200]))

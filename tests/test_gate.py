@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from equivalences import sweep
+from equivalences.catalogue import IDENTITIES
 from equivalences.judge import Judgement, Tally
-from equivalences.model import Identity, Problem
+from equivalences.model import Form, Identity, Problem
 from equivalences.report import failure
 
 
@@ -20,8 +24,12 @@ class Refuted(AssertionError):
         super().__init__(judgement)
         self.judgement = judgement
 
+    @cached_property
+    def report(self) -> str:
+        return failure.text(self.judgement)
+
     def __str__(self) -> str:
-        return "\n\n" + failure.text(self.judgement)
+        return f"\n\n{self.report}"
 
 
 def hold(judgements: Sequence[Judgement]) -> None:
@@ -32,19 +40,40 @@ def hold(judgements: Sequence[Judgement]) -> None:
 
 def test_identity(identity: Identity, fmt: str, device: str, mode: str) -> None:
     tally = Tally(identity, fmt)
-    for problem in sweep.edges(identity, fmt, mode):
-        hold(sweep.judged(tally, problem, sweep.layouts(identity, problem, mode), device, mode))
+    for problem, layouts in sweep.edges(identity, fmt, mode):
+        hold(sweep.judged(tally, problem, layouts, device, mode))
 
     def drawn(problem: Problem, turn: int) -> None:
         part, layouts = Tally(identity, fmt), sweep.layouts(identity, problem, mode)
-        hold(sweep.judged(part, problem, layouts[turn % len(layouts) :][:1], device, mode))
+        hold(sweep.judged(part, problem, sweep.in_turn(layouts, turn), device, mode))
         sweep.merge(tally, part)
         for kind, worst in part.worst.items():
             hypothesis.target(worst.ratio, label=kind)
 
     drawn.__name__ = f"{identity.name}_{fmt}"  # Hypothesis keeps its examples by the function's name
     strategy = identity.domain.draw(fmt, sweep.shape(identity, fmt, mode))
-    hypothesis.given(problem=strategy, turn=st.integers(0, 11))(drawn)()
+    examples = hypothesis.settings().max_examples  # of an identity: its formats share them
+    share = hypothesis.settings(max_examples=max(1, examples // len(identity.formats)))
+    share(hypothesis.given(problem=strategy, turn=st.integers(0, 11))(drawn))()
 
-    if mode == "eager" and hypothesis.settings().max_examples >= 100:
+    if mode == "eager" and examples >= 100:
         assert not tally.vacuous(), "never tested with an allowance that says something"
+
+
+@pytest.mark.parametrize("edges", [True, False], ids=["on edge problems", "on drawn problems"])
+def test_the_gate_can_fail(edges: bool) -> None:
+    identity = IDENTITIES["log_softmax"]
+    wrong = Form("torch.log(F.softmax(z, dim) + 1e-30)", label="eps inside the log")
+    domain = identity.domain if edges else replace(identity.domain, edges=lambda fmt: [])
+    with pytest.raises(Refuted) as caught:
+        test_identity(replace(identity, forms=(*identity.forms, wrong), domain=domain), "float64", "cpu", "eager")
+    assert caught.value.judgement.form is wrong
+    assert caught.value.judgement.problem["z"].shape[0] == 1 or edges
+    assert "(shrunk from z" in caught.value.report or not edges
+
+
+def test_the_gate_fails_where_nothing_was_tested() -> None:
+    identity = IDENTITIES["log_softmax"]
+    hopeless = Form("torch.log(torch.exp(z) / torch.exp(z).sum(dim, keepdim=True))", regions=("extreme",))
+    with pytest.raises(AssertionError, match="never tested"):
+        test_identity(replace(identity, forms=(identity.reference, hopeless)), "float32", "cpu", "eager")

@@ -80,7 +80,8 @@ class _IgnoresUpstream(torch.autograd.Function):
 
 
 def test_a_backward_pass_that_ignores_the_upstream_gradient_is_outside() -> None:
-    form = Form(lambda z: _IgnoresUpstream.apply(z), label="ignores g")
+    apply: Callable[[Tensor], Tensor] = _IgnoresUpstream.apply
+    form = Form(lambda z: apply(z), label="ignores g")
     assert outside(IDENTITIES["softmax"], form, IDENTITIES["softmax"].domain.edges("float32")[3])
 
 
@@ -98,7 +99,8 @@ def test_a_number_that_is_nan_is_outside() -> None:
         def backward(ctx: Any, *g: Tensor) -> Tensor:
             return g[0]
 
-    form = Form(lambda z: Nan.apply(F.softmax(z, 1)), label="nan")
+    apply: Callable[[Tensor], Tensor] = Nan.apply
+    form = Form(lambda z: apply(F.softmax(z, 1)), label="nan")
     problem = Problem("float32", {"z": np.array([[1.0, 2.0]]), "g": np.array([[1.0, 0.5]])})
     (value, gradient) = judge.measure(IDENTITIES["softmax"], form, problem)
     assert isinstance(value, Measurement)
@@ -149,7 +151,7 @@ def test_a_form_without_a_bound_in_a_region_that_it_claims_is_vacuous() -> None:
     unshifted = Form("torch.exp(z) / torch.exp(z).sum(dim, keepdim=True)", label="unshifted")
     bold = replace(identity, forms=(identity.reference, unshifted))
     tally = Tally(bold, "float32")
-    for problem in sweep.edges(bold, "float32", "eager"):
+    for problem, _ in sweep.edges(bold, "float32", "eager"):
         sweep.judged(tally, problem, ("contiguous",), "cpu", "eager")
     assert not tally.failures
     missing = tally.vacuous()
@@ -160,7 +162,7 @@ def test_a_form_without_a_bound_in_a_region_that_it_claims_is_vacuous() -> None:
 def test_a_faithful_form_may_break_the_contract() -> None:
     identity = IDENTITIES["log_softmax"]
     naive = Form("torch.log(F.softmax(z, dim))")
-    problem = Problem("float32", {"z": np.array([[50.0, -45.0]]), "g": np.array([[1.0, 1.0]])})
+    problem = Problem("float32", {"z": np.array([[50.0, -50.0]]), "g": np.array([[1.0, 1.0]])})
     tally = Tally(identity, "float32")
     for judgement in judge.measure(identity, naive, problem):
         tally.add(judgement)

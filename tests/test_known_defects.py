@@ -11,7 +11,7 @@ from equivalences.model import KnownDefect
 
 
 @pytest.mark.parametrize("defect", KNOWN_DEFECTS, ids=lambda defect: defect.name)
-def test_witness_still_fails(defect: KnownDefect, device: str) -> None:
+def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> None:
     version = judge.torch_version()
     if version not in defect.seen:
         pytest.skip(
@@ -20,6 +20,8 @@ def test_witness_still_fails(defect: KnownDefect, device: str) -> None:
         )
     if device not in defect.devices:
         pytest.skip(f"a defect on {', '.join(defect.devices)}: choose with --device")
+    if mode not in defect.modes:
+        pytest.skip(f"a defect of {', '.join(defect.modes)} code: choose with --mode")
     assert judge.still_defective(defect), (
         f"fixed: delete this entry ({defect.name} in equivalences/known_defects.py): "
         f"its witness is no longer outside the rule of aten::{defect.operation} and inside `as_is`"

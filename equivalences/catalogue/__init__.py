@@ -47,12 +47,16 @@ IDENTITIES: dict[str, Identity] = {}
 PITFALLS: dict[str, Pitfall] = {}
 FAMILY_OF: dict[str, str] = {}
 
+# What a family imports from another stays with the one that is listed first: the one that defines it.
 for _family, _module in FAMILIES.items():
     for _entry in vars(_module).values():
-        _table: dict[str, Any] | None = {Identity: IDENTITIES, Pitfall: PITFALLS}.get(type(_entry))
-        if _table is not None and _table.setdefault(_entry.name, _entry) is not _entry:
+        _table: dict[str, Any]
+        if isinstance(_entry, Identity):
+            _table = IDENTITIES
+        elif isinstance(_entry, Pitfall):
+            _table = PITFALLS
+        else:
+            continue
+        if _table.setdefault(_entry.name, _entry) is not _entry:
             raise ValueError(f"two catalogue entries are named {_entry.name!r}")
-        if _table is not None:
-            FAMILY_OF.setdefault(
-                _entry.name, _family
-            )  # what a later family imports stays with the family that defines it
+        FAMILY_OF.setdefault(_entry.name, _family)

@@ -58,6 +58,7 @@ cross_entropy = Identity(
     forms=(
         Form("F.cross_entropy(z, y, reduction='none')"),
         Form("nn.CrossEntropyLoss(reduction='none')(z, y)"),
+        Form("F.cross_entropy(z, y.to(torch.uint8), reduction='none')", layouts=(*FLAT, "unbatched")),
         Form("F.nll_loss(F.log_softmax(z, dim), y, reduction='none')"),
         Form("nn.NLLLoss(reduction='none')(nn.LogSoftmax(dim)(z), y)"),
         Form("torch.logsumexp(z, dim) - z.gather(dim, y.unsqueeze(dim)).squeeze(dim)"),

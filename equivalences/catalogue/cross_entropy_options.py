@@ -109,8 +109,7 @@ cross_entropy_many_rows = Identity(
         Form(f"F.cross_entropy(z, y, {OF_LABELS})", label="F.cross_entropy"),
         Form(f"F.nll_loss(F.log_softmax(z, dim), y, {OF_LABELS})", label="F.nll_loss"),
         Form(
-            "kept = y != ignore_index\n"
-            "F.cross_entropy(z.movedim(dim, -1)[kept], y[kept], weight, reduction=reduction)",
+            "kept = y != ignore_index\nF.cross_entropy(z.movedim(dim, -1)[kept], y[kept], weight, reduction=reduction)",
             label="ignored rows deleted",
         ),
         Form(

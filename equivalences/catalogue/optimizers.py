@@ -17,7 +17,8 @@ def stepped(optimizer: str, options: str, state: str, result: str) -> tuple[Form
     """One step of ``torch.optim.<optimizer>`` in its three implementations."""
     return tuple(
         Form(
-            f"w.requires_grad_().grad = d\na = torch.optim.{optimizer}([w], lr, {options}{kind})\n{state}a.step()\n{result}",
+            f"w.requires_grad_().grad = d\n"
+            f"a = torch.optim.{optimizer}([w], lr, {options}{kind})\n{state}a.step()\n{result}",
             label=f"{optimizer}({kind.removeprefix(', ')})",
         )
         for kind in KINDS

@@ -189,7 +189,8 @@ nll_loss_of_one_column = Pitfall(
 
 both_columns = Identity(
     name="both_columns",
-    statement=r"\tfrac{1}{2}[\mathrm{bce}(s_1, y) + \mathrm{bce}(s_0, 1 - y)] = -\log s_y, \quad s = \mathrm{softmax}(z)",
+    statement=r"\tfrac{1}{2}[\mathrm{bce}(s_1, y) + \mathrm{bce}(s_0, 1 - y)] = -\log s_y,"
+    r" \quad s = \mathrm{softmax}(z)",
     source="dl2025 week 5, In [374]",
     domain=pairs(labels=True, layouts=FLAT),
     spec=loss,
@@ -247,9 +248,7 @@ weighted_mean_by_one_hot = Identity(
     statement=r"\sum_n w_{y_n} \ell_n / N",
     source="torch.nn.CrossEntropyLoss documentation, class probabilities, reduction mean; #107680",
     domain=WEIGHTED,
-    spec=lambda p: exact.mean(
-        [-p.weight[y] * exact.log_softmax(row)[y] for row, y in zip(p.z, p.y, strict=True)]
-    ),
+    spec=lambda p: exact.mean([-p.weight[y] * exact.log_softmax(row)[y] for row, y in zip(p.z, p.y, strict=True)]),
     out="",
     forms=(
         Form("F.cross_entropy(z, F.one_hot(y, z.shape[1]).to(z.dtype), weight)"),
@@ -295,7 +294,7 @@ def _uncorrelated(problem: Problem) -> bool:
 
 loss_of_column_and_row = Pitfall(
     name="loss_of_column_and_row",
-    statement="a manual loss of (n, 1) outputs and (n,) targets broadcasts to (n, n): every row is held to the mean label",
+    statement="a manual loss of (n, 1) outputs and (n,) targets broadcasts to (n, n): all rows get the mean label",
     source="dl2025 week 5, section 6 (targets are reshaped to (n, 1) there)",
     of=bce,
     mistake=broadcast_loss.forms[2],
@@ -332,9 +331,9 @@ broadcast_accuracy = Identity(
     statement=r"p q + (1 - p)(1 - q), \quad p = \text{share predicted positive}, q = \text{share labelled positive}",
     source="broadcasting semantics of torch: (n, 1) with (n,) is (n, n)",
     domain=BINARY,
-    spec=lambda p: (
-        lambda a, b: (a * b + (len(p.t) - a) * (len(p.t) - b)) / (exact.total([1]) * len(p.t) ** 2)
-    )(sum(_positive(p)), sum(_labels(p))),
+    spec=lambda p: (lambda a, b: (a * b + (len(p.t) - a) * (len(p.t) - b)) / (exact.total([1]) * len(p.t) ** 2))(
+        sum(_positive(p)), sum(_labels(p))
+    ),
     out="",
     wrt=(),
     forms=(Form("((z > 0)[:, None] == t).to(z.dtype).mean()"),),

@@ -54,10 +54,7 @@ logsumexp = Identity(
     spec=lambda p: [exact.logsumexp(row) for row in p.z],
     forms=(
         Form("torch.logsumexp(z, dim)"),
-        Form(
-            "m = z.amax(dim, keepdim=True).detach()\n"
-            "m.squeeze(dim) + torch.log(torch.exp(z - m).sum(dim))"
-        ),
+        Form("m = z.amax(dim, keepdim=True).detach()\nm.squeeze(dim) + torch.log(torch.exp(z - m).sum(dim))"),
         Form("torch.log(torch.exp(z).sum(dim))", regions=FINITE),
     ),
 )

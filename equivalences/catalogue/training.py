@@ -145,7 +145,6 @@ cross_entropy_adam = Identity(
 )
 
 
-
 def _two_steps_of_sgd(p: Any) -> list[Any]:
     once = step(p, _mean_loss(p), [p.W, p.b], sgd)
     return step(p, _mean_loss(p), _shaped(iter(once), [p.W, p.b]), sgd)

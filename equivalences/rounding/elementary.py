@@ -53,13 +53,13 @@ def log_change(ratio: Tensor) -> Tensor:
 
 
 def exp(call: Call, x: Shadow) -> Shadow:
-    """exp(x), rounded to storage; no bound where it may overflow."""
+    """The exponential, rounded to storage; no bound where it may overflow."""
     v = torch.exp(x.v)
     return rounded(call, v, swing(x.v, x.e), call.assume.relative("exp", 1.0))
 
 
 def log(call: Call, x: Shadow) -> Shadow:
-    """log(x), rounded to storage; no bound where the argument may be zero."""
+    """The logarithm, rounded to storage; no bound where the argument may be zero."""
     v = torch.log(x.v)
     ratio = x.e / x.v
     moved = log_change(ratio).masked_fill(x.v <= 0, math.inf)
@@ -190,12 +190,12 @@ def _softplus_moved(x: Tensor, e: Tensor) -> Tensor:
     return torch.minimum(torch.where(x < 0, below, logistic(x) * growth(e)), e)
 
 
-def _sigmoid_kernel(call: Call, x: Shadow, roundings: float = 2.0) -> Shadow:
+def sigmoid_kernel(call: Call, x: Shadow) -> Shadow:
     """1 / (1 + exp(-x)): exp errs by kappa u on its share 1 - s of the sum, then one sum and one division."""
     s, r = logistic(x.v), logistic(-x.v)
     u = call.arithmetic.u
     moved = logistic_moved(x)
-    kernel = (s + moved) * u * (call.assume.relative("exp", 1.0) * (r + moved) + roundings)
+    kernel = (s + moved) * u * (call.assume.relative("exp", 1.0) * (r + moved) + 2.0)
     # exp(-x) overflows to inf well before the sigmoid itself underflows: the result is then 0.
     lost = (-x.v + x.e > math.log(call.arithmetic.max)) * s
     return Shadow(s, moved + kernel + lost)
@@ -203,7 +203,7 @@ def _sigmoid_kernel(call: Call, x: Shadow, roundings: float = 2.0) -> Shadow:
 
 @rule("sigmoid")
 def _sigmoid(call: Call) -> Shadow:
-    return rounded(call, *_sigmoid_kernel(call, call.shadow(call.args[0])), roundings=0.0)
+    return rounded(call, *sigmoid_kernel(call, call.shadow(call.args[0])), roundings=0.0)
 
 
 def log_sigmoid(call: Call, x: Shadow) -> Shadow:
@@ -285,8 +285,6 @@ def _softplus(call: Call) -> Shadow:
     return rounded(call, v, moved + kernel, roundings=0.0)
 
 
-
-
 def _beyond(x: Shadow, threshold: float, below: Tensor, above: Tensor) -> Tensor:
     """`above` where x > threshold, `below` where not, the larger of the two where rounding may decide."""
     return torch.where(x.v - x.e > threshold, above, torch.where(x.v + x.e > threshold, below.maximum(above), below))
@@ -365,7 +363,9 @@ def _leaky_relu(call: Call) -> Shadow:
     slope = call.shadow(call.arg(1, "negative_slope", 0.01))
     low = rounded(call, *product(x, slope))
     negative = x.v <= 0
-    return Shadow(torch.where(negative, low.v, x.v), torch.where(x.v + x.e <= 0, low.e, torch.maximum(x.e, low.e * negative)))
+    return Shadow(
+        torch.where(negative, low.v, x.v), torch.where(x.v + x.e <= 0, low.e, torch.maximum(x.e, low.e * negative))
+    )
 
 
 @rule("leaky_relu_backward")

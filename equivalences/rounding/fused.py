@@ -155,7 +155,7 @@ def nll_loss(call: Call, height: int) -> list[Shadow]:
     The number of rows is known exactly, and rounded once.  It, or the total weight, is no result: no bound is lost
     where it overflows.
     """
-    x, target = call.shadow(call.args[0]), call.args[1].cpu()
+    x, target = call.shadow(call.args[0]), call.args[1].cpu().long()
     reduction, ignore_index = call.args[3], call.args[4]
     kept = target != ignore_index
     w = _nll_weights(call, target, kept)
@@ -184,7 +184,7 @@ def nll_loss(call: Call, height: int) -> list[Shadow]:
 
 @rule("nll_loss_backward", "nll_loss2d_backward")
 def _nll_backward(call: Call) -> Shadow:
-    g, target = call.shadow(call.args[0]), call.args[2].cpu()
+    g, target = call.shadow(call.args[0]), call.args[2].cpu().long()
     reduction, ignore_index = call.args[4], call.args[5]
     kept = target != ignore_index
     u = call.format.u
@@ -276,14 +276,14 @@ def _binary_cross_entropy_backward(call: Call) -> Shadow:
     """
     g, x, t = (call.shadow(a) for a in call.args[:3])
     eta = call.format.eta
-    slope = log_loss_slope(x, t)
+    slope = _log_loss_slope(x, t)
     # A difference, two products and a quotient; 1 - x has the same rounding as x - 1, and x - 0 has none.
     steps = torch.where(t.e > 0, 5.0, torch.where(t.v == 1, 3.0, torch.where(t.v == 0, 4.0, 5.0)))
     terms = _stepwise(call, *product(g, slope), steps)
     # g (x - t), off by eta / 2 if subnormal, is divided by x (1 - x), which is smallest at one end.  The ends are no
     # closer to 0 than eta and to 1 than u: where the kernel meets 0 / 0, its formula has no meaning but the slope has.
-    low, high = (x.v - x.e).clamp_min(eta), (x.v + x.e).clamp_max(1 - call.format.u)
-    room = torch.minimum(low * (1 - low), high.clamp_min(eta) * (1 - high))
+    low, high = ((x.v + e).clamp(eta, 1 - call.format.u) for e in (-x.e, x.e))
+    room = torch.minimum(low * (1 - low), high * (1 - high))
     lost = torch.full_like(room, eta) / room / 2
     return _mean_of(call, _weighted(call, Shadow(terms.v, terms.e + lost), call.arg(3, "weight")))
 
@@ -302,7 +302,7 @@ def _mean_of(call: Call, terms: Shadow) -> Shadow:
     return rounded(call, terms.v / n, terms.e / n)
 
 
-def log_loss_slope(x: Shadow, t: Shadow) -> Shadow:
+def _log_loss_slope(x: Shadow, t: Shadow) -> Shadow:
     """(1 - t) / (1 - x) - t / x and how far the errors of x and t move it; no bound where x may reach the pole."""
 
     def part(share: Tensor, x: Tensor, e: Tensor) -> Shadow:

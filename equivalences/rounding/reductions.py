@@ -94,9 +94,7 @@ def _max(call: Call) -> tuple[Shadow, Shadow] | Shadow:
         return Shadow(x.v.max() if largest else x.v.min(), e.max())
     dim, keep = call.args[1] % max(x.v.dim(), 1), bool(call.arg(2, "keepdim", False))
     v = (x.v.max(dim, keep) if largest else x.v.min(dim, keep)).values
-    return Shadow(v, e.amax(dim, keep)), Shadow(
-        call.out[1].to("cpu", torch.float64), _ambiguous(x, dim, keep, largest)
-    )
+    return Shadow(v, e.amax(dim, keep)), Shadow(call.out[1].to("cpu", torch.float64), _ambiguous(x, dim, keep, largest))
 
 
 @rule("argmax", "argmin")
@@ -127,7 +125,7 @@ def _checked(call: Call) -> list[Shadow | None]:
 @rule("logsumexp")
 def _logsumexp(call: Call) -> Shadow:
     """max + log(sum(exp(x - max))), every step rounded to the storage format (LogsumexpKernel / ReduceOps.cpp)."""
-    from equivalences.rounding.fused import log_of_sum  # noqa: PLC0415  (fused stands on this module)
+    from equivalences.rounding.fused import log_of_sum
 
     x = call.shadow(call.args[0])
     dims, keep = dims_of(x.v, call.args[1]), bool(call.arg(2, "keepdim", False))

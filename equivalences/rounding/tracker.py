@@ -157,7 +157,7 @@ class Tracker(TorchDispatchMode):
     history: bool = False
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # not annotated in torch
         self.assume: Assumptions = assumptions(self.device)
         self.steps: list[Step] = []
         self._stored: dict[int, _Stored] = {}

@@ -1,0 +1,163 @@
+"""What kernels with known defects really do: rules that take the place of the documented algorithm's.
+
+Each belongs to an entry of `equivalences.known_defects`, and is as sharp as any other rule: an error beyond it is a
+failure, and not the known defect.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equivalences.rounding.arithmetic import product, rounded
+from equivalences.rounding.assumptions import cascade_power
+from equivalences.rounding.elementary import CLOSE, add, logistic, mul, neg, one, sigmoid_kernel
+from equivalences.rounding.fused import log_of_sum, nll_loss
+from equivalences.rounding.tracker import RULES, Call, Shadow
+
+
+def log_softmax_in_storage(call: Call) -> Shadow:
+    """Along the last dimension, the sum of exponentials and its logarithm are rounded to the 16-bit format."""
+    dim = call.args[1] % call.out.dim()
+    if dim != call.out.dim() - 1:
+        shadow = RULES["_log_softmax"](call)
+        assert isinstance(shadow, Shadow)
+        return shadow
+    x = call.shadow(call.args[0])
+    row = log_of_sum(call, x, dim, call.format)
+    return rounded(call, -row.gap - row.log, x.e + row.moved + call.arithmetic.u * row.gap + row.log_e, underflow=False)
+
+
+def softmax_rounds_exponentials(call: Call) -> Shadow:
+    """Along a dimension that is not the last, the scalar tail rounds exp(x - max) to 16 bits, then divides."""
+    shadow = RULES["_softmax"](call)
+    assert isinstance(shadow, Shadow)
+    if call.args[1] % call.out.dim() == call.out.dim() - 1:
+        return shadow
+    u, eta = call.format.u, call.format.eta
+    return Shadow(shadow.v, shadow.e + (1 + u) * (u * (shadow.v + shadow.e) + eta))
+
+
+def sigmoid_backward_in_storage(call: Call) -> Shadow:
+    """grad * (1 - y) * y with every step rounded to float16; in bfloat16 the same kernel computes in float32."""
+    g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
+    return mul(call, mul(call, g, add(call, one(), neg(y))), y)
+
+
+def clamp_moves_its_input(call: Call) -> Shadow:
+    """What is clamped was never meant to be: it counts as an error, of the gradient's mask as well."""
+    x, clamped = call.shadow(call.args[0]), RULES["clamp"](call)
+    moved = Shadow(x.v, x.e + clamped.e + (clamped.v - x.v).abs())
+    call.tracker.write(call.args[0], moved)
+    return moved
+
+
+def bce_backward_with_floor(call: Call) -> Shadow:
+    """g (x - t) / max(x (1 - x), 1e-12), whose floor float16 rounds to zero: then 0 / 0 where x = t is 0 or 1."""
+    g, x, t = (call.shadow(a) for a in call.args[:3])
+    shadow = RULES["binary_cross_entropy_backward"](call)
+    assert isinstance(shadow, Shadow)
+    floor = float(torch.tensor(1e-12, dtype=call.format.dtype))
+    ends = [(x.v + e).clamp(0.0, 1.0) for e in (-x.e, x.e)]
+    below = torch.minimum(*(end * (1 - end) for end in ends))
+    gap = torch.maximum(*((end - t.v).abs() for end in ends)) + t.e
+    u = call.format.u
+    reach = (g.v.abs() + g.e) * gap / below.clamp_min(floor) * (1 + 8 * u)
+    if call.arg(3, "weight") is not None:
+        weight = call.shadow(call.arg(3, "weight"))
+        reach = reach * (weight.v.abs() + weight.e) * (1 + u)
+    if call.arg(4, "reduction", 1) == 1:
+        reach = reach / x.v.numel() * (1 + 2 * u)
+    reach = (shadow.v.abs() + reach) * (1 + CLOSE) + 2 * call.format.eta
+    reach = torch.where(below > 2 * floor, 0.0, reach)
+    return Shadow(shadow.v, torch.maximum(shadow.e, reach))
+
+
+def fused_ignores_strides(call: Call) -> list[Shadow]:
+    """The fused CPU kernels walk from each tensor's first number to the next ones in memory, whatever the strides."""
+
+    def flat(tree: Any) -> Any:
+        if isinstance(tree, (list, tuple)):
+            return [flat(branch) for branch in tree]
+        return tree.as_strided((tree.numel(),), (1,), tree.storage_offset())
+
+    def now(tensors: list[Tensor]) -> list[Shadow]:
+        return [Shadow(*(part.clone() for part in call.shadow(tensor))) for tensor in tensors]
+
+    def write(tensors: list[Tensor], shadows: list[Shadow]) -> None:
+        for tensor, shadow in zip(tensors, shadows, strict=True):
+            call.tracker.write(tensor, shadow)
+
+    follow = RULES[call.name]
+    parameters, state = list(call.args[0]), [tensor for tensors in call.args[2:5] for tensor in tensors]
+    before = now(state)
+    right = [*follow(call), *now(state)]
+    write(state, before)
+    args = tuple(map(flat, call.args))
+    write(args[0], follow(Call(call.tracker, call.name, call.func, args, call.kwargs, args[0])))
+    walked = now([*parameters, *state])
+    found = [Shadow(r.v, r.e + w.e + (w.v - r.v).abs()) for r, w in zip(right, walked, strict=True)]
+    write(state, found[len(parameters) :])
+    return found[: len(parameters)]
+
+
+def fused_sgd_skips_blocks(call: Call) -> list[Shadow]:
+    """Full vectors of 16-bit numbers (8 at least) keep their old values, and their momentum is read as float32."""
+    before = [call.shadow(parameter) for parameter in call.args[0]]
+    found = fused_ignores_strides(call)
+    for i, (old, new) in enumerate(zip(before, found, strict=True)):
+        if old.v.numel() >= 8:
+            found[i] = Shadow(new.v, new.e + old.e + (new.v - old.v).abs())
+            if call.args[2] and not call.kwargs["is_first_step"]:
+                buffer = call.args[2][i]
+                call.tracker.write(buffer, Shadow(call.shadow(buffer).v, torch.full(buffer.shape, np.inf).double()))
+    return found
+
+
+def _folded_height(call: Call) -> int:
+    """Additions on the way of a term where a level is folded at its rows' turn, unless just that row is ignored."""
+    target, ignore_index = call.args[1].cpu(), call.args[4]
+    power = cascade_power(target.numel())
+    depth: list[int | None] = [None] * 8  # of each level: the most additions that a term in it has seen; None: empty
+
+    def joined(a: int | None, b: int | None) -> int | None:
+        return b if a is None else a if b is None else max(a, b) + 1
+
+    for row in (target.flatten() != ignore_index).nonzero().flatten().tolist():
+        depth[0] = joined(depth[0], 0)
+        for level in range(7):
+            if row >> level * power & (1 << power) - 1:
+                break
+            depth[level + 1], depth[level] = joined(depth[level + 1], depth[level]), None
+    return reduce(joined, depth) or 0
+
+
+def nll_loss_skips_folds(call: Call) -> list[Shadow]:
+    """An ignored row skips the fold of the cascade sum that falls on it."""
+    return nll_loss(call, _folded_height(call))
+
+
+def nll_loss_loses_weight(call: Call) -> list[Shadow]:
+    """The number of rows, or their total weight, overflows the format (and folds are skipped)."""
+    loss, total = nll_loss(call, _folded_height(call))
+    lost = total.v + total.e > call.format.max
+    mean = lost & (call.args[3] == 1)
+    return [Shadow(loss.v, loss.e.masked_fill(mean, math.inf)), Shadow(total.v, total.e.masked_fill(lost, math.inf))]
+
+
+def soft_margin_backward_by_difference(call: Call) -> Shadow:
+    """Compiled: t g (sigmoid(t z) - 1), where sigmoid(t z) is close to 1."""
+    g, z, t = (call.shadow(a) for a in call.args[:3])
+    shadow = RULES["soft_margin_loss_backward"](call)
+    assert isinstance(shadow, Shadow)
+    x = product(t, z)
+    s = sigmoid_kernel(call, x)
+    slope = Shadow(-logistic(-x.v), s.e + call.arithmetic.u * (logistic(-x.v) + s.e))
+    mean = call.arg(3, "reduction", 1) == 1
+    by_difference = rounded(call, *product(slope, product(t, g)), roundings=4.0)
+    return Shadow(shadow.v, torch.maximum(shadow.e, by_difference.e / (z.v.numel() if mean else 1)))
