@@ -150,6 +150,8 @@ class Number:
 
     def sqrt(self) -> Number:
         root = self.v.sqrt()
+        if isinstance(self.v, arb) and not root.is_finite() and self.v.is_finite() and self.v.contains(0):
+            root = arb(0).union(self.v.upper().sqrt())  # the exact argument is no negative number
         return _node(root, (self,), (1 / (2 * root),))
 
     def sech(self) -> Number:

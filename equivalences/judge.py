@@ -61,6 +61,8 @@ class Measurement:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = self.error / self.own
         ratio = np.where((self.error == 0) & np.isfinite(self.own), 0.0, ratio)
+        # `error` is rounded up to float64: what is surely inside has not used more than its allowance.
+        ratio = np.where(self.verdict == INSIDE, np.minimum(ratio, 1.0), ratio)
         return np.where(np.isfinite(self.own), ratio, np.nan)
 
     @property

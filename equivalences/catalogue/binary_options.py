@@ -150,7 +150,7 @@ binary_cross_entropy_pos_weight_reduced = Identity(
         Form(
             "w = torch.where(t > 0, pos_weight, 1)\n"
             "F.binary_cross_entropy(torch.sigmoid(z), t, w, reduction=reduction)",
-            regions=TOTAL,
+            regions=MODERATE,
         ),
     ),
 )

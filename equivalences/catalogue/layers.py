@@ -250,7 +250,7 @@ forward_skips_hooks = Pitfall(
     of=hooked_module,
     mistake=Form("m = nn.Tanh()\nm.register_forward_hook(lambda module, x, out: 2 * out)\nm.forward(z)"),
     outcome=Differs(),
-    when=lambda p: bool(p["z"].any()),
+    when=lambda p: bool(p["z"].any() or p["g"].any()),
     relations=(tanh,),
 )
 

@@ -57,7 +57,7 @@ FORMS = (
         needs=NEEDS,
     ),
     chunked("", more=IGNORED),
-    chunked("batch_chunk_size=1", more=IGNORED),
+    chunked("batch_chunk_size=1, allow_retain_graph=True", more=IGNORED),
     chunked("batch_chunk_size=2, acc_policy='compact'", more=IGNORED),
     chunked("batch_chunk_size=3, acc_policy='accurate'", more=IGNORED),
     chunked("acc_policy='compact', acc_dtype=torch.float32 if x.dtype.itemsize == 2 else None", more=IGNORED),

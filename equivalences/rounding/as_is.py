@@ -101,7 +101,7 @@ def fused_ignores_strides(call: Call) -> list[Shadow]:
     args = tuple(map(flat, call.args))
     write(args[0], follow(Call(call.tracker, call.name, call.func, args, call.kwargs, args[0])))
     walked = now([*parameters, *state])
-    found = [Shadow(r.v, r.e + w.e + (w.v - r.v).abs()) for r, w in zip(right, walked, strict=True)]
+    found = [Shadow(r.v, r.e + w.e + (w.v - r.v).abs() * (1 + CLOSE)) for r, w in zip(right, walked, strict=True)]
     write(state, found[len(parameters) :])
     return found[: len(parameters)]
 
@@ -112,7 +112,7 @@ def fused_sgd_skips_blocks(call: Call) -> list[Shadow]:
     found = fused_ignores_strides(call)
     for i, (old, new) in enumerate(zip(before, found, strict=True)):
         if old.v.numel() >= 8:
-            found[i] = Shadow(new.v, new.e + old.e + (new.v - old.v).abs())
+            found[i] = Shadow(new.v, new.e + old.e + (new.v - old.v).abs() * (1 + CLOSE))
             if call.args[2] and not call.kwargs["is_first_step"]:
                 buffer = call.args[2][i]
                 call.tracker.write(buffer, Shadow(call.shadow(buffer).v, torch.full(buffer.shape, np.inf).double()))

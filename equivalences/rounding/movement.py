@@ -70,6 +70,9 @@ def _reshaped_in_place(call: Call) -> None:
     """Only the geometry has changed, and shadows are looked up by it (as functions these are views)."""
 
 
+_FILL = {"scalar_tensor": 0, "full": 1, "full_like": 1, "fill": 1, "new_full": 2}  # where a number is to be held
+
+
 @rule("lift_fresh")
 def _constant(call: Call) -> None:
     call.tracker.declare(call.out)
@@ -86,9 +89,13 @@ def _factory(call: Call) -> Shadow:
     for operand in call.args[1:]:
         if isinstance(operand, Tensor):
             return call.shadow(operand)
+    fill = call.args[_FILL[call.name]] if call.name in _FILL and len(call.args) > _FILL[call.name] else None
+    if isinstance(fill, (int, float)) and call.out.is_floating_point():
+        held = call.out.to("cpu", torch.float64)
+        return exact(torch.full_like(held, fill), (held - fill).abs().nan_to_num(nan=0.0))  # as the format takes it
     if call.name.startswith(("empty", "new_empty")):
         return exact(torch.full(call.out.shape, math.nan).double())  # no value yet: no bound until it is written
-    return exact(call.out.to("cpu", torch.float64))
+    return exact(call.out.to("cpu", torch.float64, copy=True))
 
 
 def _with_source(call: Call) -> Shadow:

@@ -172,7 +172,7 @@ class Tracker(TorchDispatchMode):
         if not tensor.is_floating_point():
             return tensor  # integers and booleans are exact until a comparison says otherwise
         with torch.no_grad():
-            self.write(tensor, Shadow(tensor.detach().to("cpu", torch.float64), torch.zeros(()).double()))
+            self.write(tensor, Shadow(tensor.detach().to("cpu", torch.float64, copy=True), torch.zeros(()).double()))
         return tensor
 
     def shadow(self, tensor: Tensor) -> Shadow:
@@ -201,7 +201,8 @@ class Tracker(TorchDispatchMode):
         if stored is None:
             if tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes():
                 flat = v.reshape(-1)
-                if flat.storage_offset() or not flat.is_contiguous():  # part of another's shadow
+                aliased = flat.untyped_storage()._cdata == storage._cdata  # in-place operations would change it, too
+                if aliased or flat.storage_offset() or not flat.is_contiguous():  # or it is part of another's shadow
                     flat = flat.clone()
                 self._stored[storage._cdata] = _Stored(storage, flat, e.reshape(-1))
                 return
