@@ -273,3 +273,15 @@ def test_a_rule_that_is_too_narrow_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(RULES, "_softmax", narrow)
     identity = IDENTITIES["softmax"]
     assert outside(identity, Form("F.softmax(z, dim)"), identity.domain.edges("float32")[3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_shadow_survives_its_tensor_being_overwritten(dtype: torch.dtype) -> None:
+    x, tracker = torch.tensor([1.0, 2.0], dtype=dtype), Tracker()
+    tracker.declare(x)
+    with tracker:
+        y = torch.zeros(2, dtype=dtype)
+        y.add_(x)
+        x.mul_(3)
+    assert tracker.shadow(x).v.tolist() == [3.0, 6.0]  # in float64 too, where no conversion makes a copy
+    assert tracker.shadow(y).v.tolist() == [1.0, 2.0]
