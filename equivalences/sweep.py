@@ -34,7 +34,7 @@ from equivalences.judge import Crash, Judgement, Tally
 from equivalences.model import Form, Identity, Problem
 
 BATCH = 50  # drawn problems a unit
-EXAMPLES = {"eager": 25, "compiled": 4}  # drawn problems of an identity in a format, unless told otherwise
+EXAMPLES = {"eager": 10, "compiled": 4}  # drawn problems of an identity in a format, unless told otherwise
 OPTION_SETS = 4  # that compiled code is built for
 
 

@@ -14,9 +14,7 @@ from equivalences.model import Domain, Form, Identity
 from equivalences.problems import classes, scalars
 from equivalences.problems_training import derived
 
-REDUCTIONS = ("mean", "sum")
-# What a total can still tell, in which one row without a bound spoils all the others.
-TOTAL = ("tail", *MODERATE)
+REDUCTIONS = ("mean", "sum")  # of which one row without a bound spoils all: naive forms claim only MODERATE
 
 
 def positively_weighted_loss(z: Real, t: Real, w: Real) -> Number:
@@ -59,8 +57,8 @@ binary_cross_entropy_reduced = Identity(
         Form("getattr(torch, reduction)(-(t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z)))"),
         Form("F.binary_cross_entropy_with_logits(z, t, reduction=reduction)"),
         Form("nn.BCEWithLogitsLoss(reduction=reduction)(z, t)"),
-        Form("F.binary_cross_entropy(torch.sigmoid(z), t, reduction=reduction)", regions=TOTAL),
-        Form("nn.BCELoss(reduction=reduction)(torch.sigmoid(z), t)", regions=TOTAL),
+        Form("F.binary_cross_entropy(torch.sigmoid(z), t, reduction=reduction)", regions=MODERATE),
+        Form("nn.BCELoss(reduction=reduction)(torch.sigmoid(z), t)", regions=MODERATE),
         Form("getattr(torch, reduction)(F.binary_cross_entropy_with_logits(z, t, reduction='none'))"),
         Form("getattr(torch, reduction)(F.softplus(z) - t * z)"),
         Form(
@@ -79,8 +77,8 @@ soft_margin_loss_reduced = Identity(
     out="",
     forms=(
         Form("getattr(torch, reduction)(-F.logsigmoid(t * z))"),
-        Form("F.soft_margin_loss(z, t, reduction=reduction)", regions=TOTAL),
-        Form("nn.SoftMarginLoss(reduction=reduction)(z, t)", regions=TOTAL),
+        Form("F.soft_margin_loss(z, t, reduction=reduction)", regions=MODERATE),
+        Form("nn.SoftMarginLoss(reduction=reduction)(z, t)", regions=MODERATE),
         Form("F.binary_cross_entropy_with_logits(z, (t + 1) / 2, reduction=reduction)"),
     ),
 )
@@ -112,10 +110,10 @@ binary_cross_entropy_weighted_reduced = Identity(
         Form("getattr(torch, reduction)(-weight * (t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z)))"),
         Form("F.binary_cross_entropy_with_logits(z, t, weight, reduction=reduction)"),
         Form("nn.BCEWithLogitsLoss(weight, reduction=reduction)(z, t)"),
-        Form("F.binary_cross_entropy(torch.sigmoid(z), t, weight, reduction=reduction)", regions=TOTAL),
+        Form("F.binary_cross_entropy(torch.sigmoid(z), t, weight, reduction=reduction)", regions=MODERATE),
         Form(
             "getattr(torch, reduction)(weight * F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none'))",
-            regions=TOTAL,
+            regions=MODERATE,
         ),
     ),
 )
