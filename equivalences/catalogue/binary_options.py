@@ -8,13 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 
 from equivalences import exact
-from equivalences.catalogue.binary import BCE, LAYOUTS, MODERATE, log_loss, log_losses
+from equivalences.catalogue.binary import BCE, LAYOUTS, log_loss, log_losses
 from equivalences.exact import Number, Real
 from equivalences.model import Domain, Form, Identity
 from equivalences.problems import classes, scalars
 from equivalences.problems_training import derived
 
-REDUCTIONS = ("mean", "sum")  # of which one row without a bound spoils all: naive forms claim only MODERATE
+REDUCTIONS = ("mean", "sum")
+# One row without a bound leaves a total without one: what a naive form can still claim in every format.
+MILD = ("zero", "core")
 
 
 def positively_weighted_loss(z: Real, t: Real, w: Real) -> Number:
@@ -57,13 +59,13 @@ binary_cross_entropy_reduced = Identity(
         Form("getattr(torch, reduction)(-(t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z)))"),
         Form("F.binary_cross_entropy_with_logits(z, t, reduction=reduction)"),
         Form("nn.BCEWithLogitsLoss(reduction=reduction)(z, t)"),
-        Form("F.binary_cross_entropy(torch.sigmoid(z), t, reduction=reduction)", regions=MODERATE),
-        Form("nn.BCELoss(reduction=reduction)(torch.sigmoid(z), t)", regions=MODERATE),
+        Form("F.binary_cross_entropy(torch.sigmoid(z), t, reduction=reduction)", regions=MILD),
+        Form("nn.BCELoss(reduction=reduction)(torch.sigmoid(z), t)", regions=MILD),
         Form("getattr(torch, reduction)(F.binary_cross_entropy_with_logits(z, t, reduction='none'))"),
         Form("getattr(torch, reduction)(F.softplus(z) - t * z)"),
         Form(
             "s = torch.sigmoid(z)\ngetattr(torch, reduction)(-(t * torch.log(s) + (1 - t) * torch.log(1 - s)))",
-            regions=MODERATE,
+            regions=MILD,
         ),
     ),
 )
@@ -77,8 +79,8 @@ soft_margin_loss_reduced = Identity(
     out="",
     forms=(
         Form("getattr(torch, reduction)(-F.logsigmoid(t * z))"),
-        Form("F.soft_margin_loss(z, t, reduction=reduction)", regions=MODERATE),
-        Form("nn.SoftMarginLoss(reduction=reduction)(z, t)", regions=MODERATE),
+        Form("F.soft_margin_loss(z, t, reduction=reduction)", regions=MILD),
+        Form("nn.SoftMarginLoss(reduction=reduction)(z, t)", regions=MILD),
         Form("F.binary_cross_entropy_with_logits(z, (t + 1) / 2, reduction=reduction)"),
     ),
 )
@@ -110,10 +112,10 @@ binary_cross_entropy_weighted_reduced = Identity(
         Form("getattr(torch, reduction)(-weight * (t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z)))"),
         Form("F.binary_cross_entropy_with_logits(z, t, weight, reduction=reduction)"),
         Form("nn.BCEWithLogitsLoss(weight, reduction=reduction)(z, t)"),
-        Form("F.binary_cross_entropy(torch.sigmoid(z), t, weight, reduction=reduction)", regions=MODERATE),
+        Form("F.binary_cross_entropy(torch.sigmoid(z), t, weight, reduction=reduction)", regions=MILD),
         Form(
             "getattr(torch, reduction)(weight * F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none'))",
-            regions=MODERATE,
+            regions=MILD,
         ),
     ),
 )
@@ -148,7 +150,7 @@ binary_cross_entropy_pos_weight_reduced = Identity(
         Form(
             "w = torch.where(t > 0, pos_weight, 1)\n"
             "F.binary_cross_entropy(torch.sigmoid(z), t, w, reduction=reduction)",
-            regions=MODERATE,
+            regions=MILD,
         ),
     ),
 )
