@@ -118,9 +118,14 @@ _ARITHMETIC = {
 def _tensors(tree: Any) -> list[Tensor]:
     if isinstance(tree, Tensor):
         return [tree]
+    found: list[Tensor] = []
     if isinstance(tree, (list, tuple)):
-        return [tensor for branch in tree for tensor in _tensors(branch)]
-    return []
+        for branch in tree:
+            if isinstance(branch, Tensor):
+                found.append(branch)
+            elif isinstance(branch, (list, tuple)):
+                found += _tensors(branch)
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -246,12 +251,15 @@ class Tracker(TorchDispatchMode):
         results = _tensors(out)
         inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))] if kwargs else _tensors(args)
         if not mutates and results and name != "lift_fresh":  # a new constant is a view of nothing declared
-            known = {t.untyped_storage()._cdata for t in inputs}
+            known = [t.untyped_storage()._cdata for t in inputs]
             if all(t.untyped_storage()._cdata in known for t in results):
                 if any(t.is_floating_point() != inputs[0].is_floating_point() for t in results):
                     raise Untracked(f"aten::{name} reinterprets bits: no error bound survives that")
                 return  # a view: geometry does the rest
-        if not any(t.is_floating_point() or t.untyped_storage()._cdata in self._stored for t in (*inputs, *results)):
+        everything = (*inputs, *results)
+        if not any(t.is_floating_point() for t in everything) and not any(
+            t.untyped_storage()._cdata in self._stored for t in everything
+        ):
             return  # exact data only
         if mutates:
             if func._schema.name[-1] == "_":
