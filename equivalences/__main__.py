@@ -1,4 +1,4 @@
-"""`python -m equivalences verify|list|show NAME`: the whole catalogue on this machine, without pytest.
+"""`python -m equivalences verify|compare|list|show`: the whole catalogue on this machine, without pytest.
 
 Exit status 0: everything holds; 1: something does not, and the reports say what; 2: wrong usage, in one line;
 130: interrupted.
@@ -41,7 +41,7 @@ def _positive(text: str) -> int:
 
 def _parser() -> _Parser:
     parser = _Parser(prog="python -m equivalences", description=__doc__.splitlines()[0], allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", metavar="verify|list|show", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="verify|compare|list|show", required=True)
     verify = commands.add_parser("verify", help="judge the catalogue on this machine", allow_abbrev=False)
     verify.add_argument("--identity", action="append", default=[], metavar="NAME", help="a name, a family or a glob")
     verify.add_argument("--format", action="append", default=[], metavar="FORMAT", help="float64, float32, ...")
@@ -53,6 +53,10 @@ def _parser() -> _Parser:
     verify.add_argument("--json", metavar="FILE", help="write the results there, for programs")
     verify.add_argument("--forms", action="store_true", help="also show where each form is valid")
     verify.set_defaults(run=_verify)
+    compare = commands.add_parser("compare", help="what changed between two results of `verify --json`")
+    compare.add_argument("before", metavar="BEFORE")
+    compare.add_argument("after", metavar="AFTER")
+    compare.set_defaults(run=_compare)
     commands.add_parser("list", help="the catalogue").set_defaults(run=_list)
     show = commands.add_parser("show", help="one identity or pitfall")
     show.add_argument("name", metavar="NAME")
@@ -167,6 +171,29 @@ def _verify(asked: Any, console: Console) -> int:
                 print(f"equivalences: could not write {asked.json}: {error.strerror}", file=sys.stderr)
                 return FAILED
         return FAILED if failing or vacuous else 0
+
+
+# --- compare ---------------------------------------------------------------------------------------------------------
+
+
+def _compare(asked: Any, console: Console) -> int:
+    from equivalences.report import drift, results
+
+    try:
+        before, after = results.read(asked.before), results.read(asked.after)
+    except ValueError as error:
+        raise Usage(str(error)) from None
+    if reason := drift.comparable(before, after):
+        raise Usage(f"{asked.before} and {asked.after} cannot be compared: {reason}")
+    found = list(drift.changes(before, after))
+    if found:
+        console.print(drift.table(before, after, found))
+    for line in drift.defects(before, after):
+        console.print(line)
+    failing = sum(change.what == "fails now" for change in found)
+    bits = sum(change.what == "other bits" for change in found)
+    console.print(f"{len(found)} forms changed: {bits} compute other bits, {failing} fail now and did not before")
+    return FAILED if failing else 0
 
 
 # --- list and show ---------------------------------------------------------------------------------------------------

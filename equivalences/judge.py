@@ -9,6 +9,7 @@ the precision, and never passes.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -315,6 +316,8 @@ class Tally:
     worst: dict[str, Worst] = field(default_factory=lambda: {"value": Worst(), "gradient": Worst()})
     defects: dict[str, int] = field(default_factory=dict)
     failures: list[Judgement] = field(default_factory=list)
+    seen: int = 0  # CRC-32 of the problems, in their order
+    fingerprints: dict[tuple[str, str], int] = field(default_factory=dict)  # (form label, quantity) -> CRC-32 of `got`
 
     def add(self, judgement: Judgement) -> None:
         """Takes in one judgement; failures are kept (the first few of a form), everything else is counted."""
@@ -332,6 +335,10 @@ class Tally:
         stable = (m.error <= m.contract) | np.isinf(m.contract)
         settled = m.verdict == INSIDE
         self.numbers += m.got.size
+        bits = np.where(np.isnan(m.got), np.nan, m.got).tobytes()  # one nan is as good as another
+        self.fingerprints[m.form.label, m.quantity] = zlib.crc32(
+            bits, self.fingerprints.get((m.form.label, m.quantity), 0)
+        )
         for defect in m.defects:
             self.defects[defect] = self.defects.get(defect, 0) + int((m.verdict == KNOWN).sum())
         for index, region in enumerate(m.identity.domain.regions):

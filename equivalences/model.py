@@ -6,6 +6,7 @@ what every one of its forms must compute.  Everything else in the library runs t
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,11 +56,16 @@ class Problem:
         return self is other or (isinstance(other, Problem) and self._key() == other._key())
 
     def __hash__(self) -> int:
-        return self._hash
+        return self.digest
 
     @cached_property
-    def _hash(self) -> int:
-        return hash(self._key())
+    def digest(self) -> int:
+        """CRC-32 of the numbers: the same in every process."""
+        crc = 0
+        for part in self._key():
+            for piece in part if isinstance(part, tuple) else (part,):
+                crc = zlib.crc32(piece if isinstance(piece, bytes) else repr(piece).encode(), crc)
+        return crc
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))  # Hypothesis ignores __repr__ on dataclasses

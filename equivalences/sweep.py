@@ -90,6 +90,7 @@ def judged(tally: Tally, problem: Problem, wanted: Sequence[str], device: str, m
     for judgement in met:
         tally.add(judgement)
     tally.problems += 1
+    tally.seen = zlib.crc32(problem.digest.to_bytes(4, "big"), tally.seen)
     return met
 
 
@@ -149,6 +150,9 @@ def merge(into: Tally, other: Tally) -> None:
     """Adds one tally of a cell to another."""
     into.problems += other.problems
     into.numbers += other.numbers
+    into.seen = zlib.crc32(other.seen.to_bytes(4, "big"), into.seen)
+    for of, fingerprint in other.fingerprints.items():
+        into.fingerprints[of] = zlib.crc32(fingerprint.to_bytes(4, "big"), into.fingerprints.get(of, 0))
     for key, cell in other.cells.items():
         mine = into.cells.setdefault(key, judge.Cell())
         for each in ("judged", "informative", "bounded", "stable", "known"):

@@ -48,7 +48,8 @@ def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         ("verify extra", "unrecognized arguments: extra"),
         ("show nothing", "unknown identity or pitfall 'nothing'"),
         ("veryfy", "invalid choice: 'veryfy'"),
-        ("", "required: verify|list|show"),
+        ("compare /no/such/a.json b.json", "cannot read /no/such/a.json: No such file or directory"),
+        ("", "required: verify|compare|list|show"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(command: Callable[..., Outcome], arguments: str, said: str) -> None:
@@ -69,6 +70,38 @@ def test_verify_writes_its_results(command: Callable[..., Outcome], tmp_path: Pa
     assert [(t["identity"], t["format"]) for t in found["tallies"]] == [("logsumexp", "float32")]
     assert found["plan"]["examples"] == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_compare_tells_other_bits_from_new_failures(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    identity = IDENTITIES["logsumexp"]
+    before, after = str(tmp_path / "before.json"), str(tmp_path / "after.json")
+
+    def judged(path: str, code: str, *options: str) -> None:
+        changed = replace(identity, forms=(identity.reference, Form(code, label="mine")))
+        monkeypatch.setitem(IDENTITIES, identity.name, changed)
+        command(*TINY, "--json", path, *options)
+
+    judged(before, "torch.logsumexp(z, dim)")
+    judged(after, "torch.logsumexp(z, dim)")
+    status, out, _ = command("compare", before, after)
+    assert (status, out.splitlines()) == (0, ["0 forms changed: 0 compute other bits, 0 fail now and did not before"])
+    judged(after, "m = z.amax(dim, keepdim=True); (z - m).exp().sum(dim).log() + m.squeeze(dim)")
+    status, out, _ = command("compare", before, after)
+    assert status == 0
+    assert "mine" in out
+    assert "1 forms changed: 1 compute other bits, 0 fail now" in out
+    judged(after, "torch.logsumexp(z, dim) + 1")
+    status, out, _ = command("compare", before, after)
+    assert status == 1
+    assert "1 fail now" in out
+    judged(after, "torch.logsumexp(z, dim)", "--seed", "1")
+    status, _, err = command("compare", before, after)
+    assert status == 2
+    assert "cannot be compared: judged with different seed: 0 and 1" in err
+    Path(after).write_text("{}")
+    assert command("compare", before, after)[0] == 2
 
 
 def test_a_failing_form_and_one_that_raises_are_reported(

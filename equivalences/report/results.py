@@ -14,7 +14,7 @@ from typing import Any
 from equivalences.judge import Crash, Judgement, Tally
 from equivalences.report.environment import environment
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def tally(t: Tally) -> dict[str, Any]:
@@ -50,6 +50,11 @@ def tally(t: Tally) -> dict[str, Any]:
             for (form, kind, region), cell in t.cells.items()
         ],
         "known defects": dict(t.defects),
+        "problems crc32": f"{t.seen:08x}",
+        "fingerprints": [
+            {"form": form, "quantity": quantity, "crc32": f"{crc:08x}"}
+            for (form, quantity), crc in t.fingerprints.items()
+        ],
         "never tested": t.vacuous(),
         "failures": [failure(f) for f in t.failures],
     }
@@ -71,6 +76,20 @@ def results(tallies: Iterable[Tally], plan: Mapping[str, Any]) -> dict[str, Any]
         "plan": dict(plan),
         "tallies": [tally(t) for t in tallies],
     }
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Results that `results` wrote.  Raises ValueError, in one line, for a file that holds something else."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{path} is no JSON: write it again with `verify --json {path}`") from None
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA or "tallies" not in found:
+        raise ValueError(f"{path} holds no results of this version: write it again with `verify --json {path}`")
+    return found
 
 
 def _plain(x: float) -> float | str:
