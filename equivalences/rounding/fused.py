@@ -29,8 +29,8 @@ class Row(NamedTuple):
     term: Tensor  # bound on the relative error of exp(x_i - m)
     total: Tensor  # bound on the relative error of the sum of those
     log: Tensor  # L = log sum exp(x - m) = lse - m
-    log_e: Tensor  # bound on the error of the computed L, errors of x included
-    moved: Tensor  # how far errors of x can move lse
+    log_e: Tensor  # bound on the rounding error of the computed L, for any x within its error
+    moved: Tensor  # how far errors of x can move lse, beside that
 
 
 def log_of_sum(call: Call, x: Shadow, dim: int, steps: Format) -> Row:

@@ -132,7 +132,7 @@ def _logsumexp(call: Call) -> Shadow:
     if len(dims) != 1:
         raise NotImplementedError("logsumexp is followed over one dimension")
     row = log_of_sum(call, x, dims[0], call.format)
-    top, log = row.top, Shadow(row.log, row.log_e)
+    v, e = row.top + row.log, row.moved + row.log_e
     if not keep:
-        top, log = top.squeeze(dims[0]), Shadow(log.v.squeeze(dims[0]), log.e.squeeze(dims[0]))
-    return rounded(call, top + log.v, log.e, underflow=False)
+        v, e = v.squeeze(dims[0]), e.squeeze(dims[0])
+    return rounded(call, v, e, underflow=False)
