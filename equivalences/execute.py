@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # functorch loads it when first used, and loading it computes: not while an analysis follows
 import torch.nn.functional as F
 from torch import Tensor, nn
 
