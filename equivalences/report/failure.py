@@ -33,7 +33,7 @@ def text(failure: Judgement, shrink: bool = True) -> str:
         f"  source    {identity.source}",
         "",
         f"problem{_shrunk_from(identity, before, failure.problem)}",
-        *_problem(failure.problem),
+        *problem_lines(failure.problem),
         "",
     ]
     return "\n".join(line.rstrip() for line in (*head, *body))
@@ -96,7 +96,8 @@ def _shrunk_from(identity: Identity, before: Problem, after: Problem) -> str:
     return "" if before == after else f" (shrunk from {_sizes(before)})"
 
 
-def _problem(problem: Problem) -> list[str]:
+def problem_lines(problem: Problem) -> list[str]:
+    """Every item of a problem in a line; long ones are summarised."""
     lines = []
     for name, item in problem.items.items():
         if isinstance(item, np.ndarray) and item.size > LONG:
