@@ -75,7 +75,7 @@ class Audit:
 
     @property
     def loses(self) -> Operation | None:
-        """The operation that loses most of the digits: the first without a bound, else the one with the largest share."""
+        """The operation that loses most of the digits: the first without a bound, or the one with the largest share."""
         return culprit(self.operations, self.bound)
 
     def __str__(self) -> str:
@@ -97,7 +97,8 @@ class Audit:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data; numbers that are not finite become the strings "inf" and "nan"."""
-        return plain_data(asdict(self))
+        made: dict[str, Any] = plain_data(asdict(self))
+        return made
 
 
 def audit(
@@ -113,6 +114,7 @@ def audit(
     tensors = [x for x in inputs if isinstance(x, Tensor) and x.is_floating_point()]
     if not tensors:
         raise ValueError("audit needs at least one floating-point tensor among the inputs of the function")
+    name, fn = name_of(fn), eager(fn)
     asked = [x.requires_grad for x in inputs if isinstance(x, Tensor)]
     wanted: tuple[str, tuple[int, ...]] | None = None
 
@@ -137,7 +139,9 @@ def audit(
                 raise ValueError(f"audit needs a function that returns a floating-point tensor, not {_kind(value)}")
             if not gradient:
                 return tracker, {"value": value}
-            gradients = torch.autograd.grad(value, list(leaves.values()), torch.ones_like(value) if weights is None else weights)
+            gradients = torch.autograd.grad(
+                value, list(leaves.values()), torch.ones_like(value) if weights is None else weights
+            )
         return tracker, dict(zip(leaves, gradients, strict=True))
 
     def bound(rules: Rules) -> float:
@@ -145,7 +149,10 @@ def audit(
         tracker, results = run(rules)
         shadows = {name: tracker.shadow(tensor) for name, tensor in results.items()}
         if wanted is None:
-            wanted = max(((name, _worst(shadow)) for name, shadow in shadows.items()), key=lambda at: _relative(shadows[at[0]])[at[1]].item())
+            wanted = max(
+                ((name, _worst(shadow)) for name, shadow in shadows.items()),
+                key=lambda at: _relative(shadows[at[0]])[at[1]].item(),
+            )
             found.update(results=results, shadows=shadows)
         return float(shadows[wanted[0]].e[wanted[1]])
 
@@ -155,7 +162,7 @@ def audit(
     quantity, index = wanted
     result = found["results"][quantity]
     return Audit(
-        _name(fn), formats.of(result.dtype).name, quantity, index, float(result[index]),
+        name, formats.of(result.dtype).name, quantity, index, float(result[index]),
         float(found["shadows"][quantity].v[index]), total, operations,
     )  # fmt: skip
 
@@ -260,7 +267,9 @@ def _operation(seen: _Seen, number: int, share: float, at: tuple[int, ...] | Non
 def culprit(operations: tuple[Operation, ...], bound: float) -> Operation | None:
     """The first operation without a bound if the result has none, else the one that makes most of it."""
     if bound == math.inf:
-        return next((o for o in operations if o.bound == math.inf and not o.name.startswith(("empty", "new_empty"))), None)
+        return next(
+            (o for o in operations if o.bound == math.inf and not o.name.startswith(("empty", "new_empty"))), None
+        )
     shared = [o for o in operations if o.share > 0]
     return max(shared, key=lambda o: o.share, default=None)
 
@@ -273,10 +282,13 @@ def explained(lost: Operation, operations: tuple[Operation, ...], bound: float, 
     text = f"{_percent(lost.share)} of the bound on {what} is made by {where}, whose result {_number(lost.value)} "
     text += f"is certain to {_digits(lost.digits)} digits"
     grown = max(
-        (o for o in operations[lost.number :] if o.amplification >= 2), key=lambda o: o.amplification, default=None
+        (o for o in operations[lost.number :] if 2 <= o.amplification < math.inf),
+        key=lambda o: o.amplification,
+        default=None,
     )
     if grown:
-        text += f"; aten::{grown.name} (operation {grown.number}) makes its relative error {_times(grown.amplification)} larger"
+        times = _times(grown.amplification)
+        text += f"; aten::{grown.name} (operation {grown.number}) makes the relative error {times} larger"
     return text + "."
 
 
@@ -304,7 +316,7 @@ def _operands(call: Call) -> list[Tensor]:
 
 
 def _relative(shadow: Shadow) -> Tensor:
-    """The bound relative to the value, entry by entry (0 where it is 0); a value of 0 counts as the largest beside it."""
+    """The bound relative to the value, entry by entry; a value of 0 counts as the largest beside it."""
     e, size = shadow.e.expand(shadow.v.shape), shadow.v.abs()
     size = torch.where(size == 0, size.max() if size.numel() else size, size)
     return torch.where(e == 0, 0.0, e / size).nan_to_num(nan=math.inf, posinf=math.inf)
@@ -321,8 +333,18 @@ def _place(flat: int, shape: torch.Size) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(flat, tuple(shape)))
 
 
-def _name(fn: Callable[..., Any]) -> str:
-    return str(getattr(fn, "__name__", "") or type(fn).__name__)
+def eager(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """What `torch.compile` was given, if it made this: compiled code cannot be followed.
+
+    Nor must it be tried: torch would from then on run that code eagerly.
+    """
+    made: Callable[..., Any] = getattr(fn, "_torchdynamo_orig_callable", fn)
+    return made
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """What a callable calls itself (a custom operator by its qualified name), else its type."""
+    return str(getattr(fn, "__name__", "") or getattr(fn, "_qualname", "") or type(fn).__name__)
 
 
 def _kind(thing: Any) -> str:

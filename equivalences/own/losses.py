@@ -25,7 +25,7 @@ PLAIN = ("contiguous", "strided", "transposed")  # one shape, other strides
 
 
 class WrongCall(ValueError):
-    """`check` was asked for what it cannot do; the message is one line that says what is wrong and what would be right."""
+    """`check` was asked for what it cannot do; the message says in one line what is wrong and what would be right."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +41,11 @@ class Case:
         """The implementation as a form of the identity."""
         if not self.positional:  # by name, as any form that is a callable
             return Form(fn, label=name)
-        return Form(
-            lambda **items: fn(*(items[each] for each in self.positional), **{each: items[each] for each in self.keywords}),
-            label=name,
-        )  # fmt: skip
+
+        def call(**items: Any) -> Any:
+            return fn(*map(items.get, self.positional), **{each: items[each] for each in self.keywords})
+
+        return Form(call, label=name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ class Loss:
                 continue
             given = tuple(option for option in self.options if option in supports and _applies(option, kind))
             for out, some in (("R", ("none",)), ("", tuple(each for each in wanted if each != "none"))):
-                if out == "R" and "none" not in wanted or not some:
+                if (out == "R" and "none" not in wanted) or not some:
                     continue
                 keywords = given if isinstance(reduction, str) else (*given, "reduction")
                 options = ", ".join(f"{each}={each}" for each in (*given, "reduction"))
@@ -157,7 +158,8 @@ LOSSES = {
         ),
         Loss(
             "soft_cross_entropy",
-            r"\ell_n = -\sum_k w_k q_{nk} \log \mathrm{softmax}(z_n)_k, \quad q_{nk} = (1 - \alpha) p_{nk} + \alpha / K",
+            r"\ell_n = -\sum_k w_k q_{nk} \log \mathrm{softmax}(z_n)_k, \quad"
+            r" q_{nk} = (1 - \alpha) p_{nk} + \alpha / K",
             "torch.nn.CrossEntropyLoss documentation, class probabilities",
             "F.cross_entropy",
             {"soft_targets": "p"},
@@ -198,7 +200,7 @@ def cases(
         raise WrongCall(f"of={of!r} says too little: {AMBIGUOUS[of]}")
     loss = LOSSES.get(of)
     if loss is None and of not in IDENTITIES:
-        close = difflib.get_close_matches(of, [*LOSSES, *IDENTITIES], n=3, cutoff=0.5)
+        close = difflib.get_close_matches(of, list(dict.fromkeys([*LOSSES, *IDENTITIES])), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"losses are {', '.join(LOSSES)}"
         raise WrongCall(f"unknown of={of!r}: {hint} (identities: `python -m equivalences list`)")
     if isinstance(supports, str):
@@ -237,7 +239,9 @@ def _of_identity(fn: Callable[..., Any], identity: Identity, layouts: Sequence[s
     try:
         parameters = inspect.signature(fn).parameters.values()
     except (TypeError, ValueError):
-        raise WrongCall(f"the parameters of {fn!r} cannot be read: wrap it, as in lambda {', '.join(names)}: ...") from None
+        raise WrongCall(
+            f"the parameters of {fn!r} cannot be read: wrap it, as in lambda {', '.join(names)}: ..."
+        ) from None
     lacking = [
         p.name for p in parameters
         if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in (*names, "dim")

@@ -123,7 +123,9 @@ class Report:
         """The judgement in one line."""
         found = self.failures()
         if not found:
-            return "right: every number is within the contract" + (" or a known defect of PyTorch" if self.defects else "")
+            return "right: every number is within the contract" + (
+                " or a known defect of PyTorch" if self.defects else ""
+            )
         if found == ("unstable",):
             return "right but unstable: within its own arithmetic, beyond the contract"
         return f"not right: {', '.join(found)}"
@@ -148,7 +150,8 @@ class Report:
         return json.dumps(self.as_dict(), indent=1, allow_nan=False)
 
     def __str__(self) -> str:
-        lines = [f"{self.name} as {self.of}: {self.verdict}", *_declared(self), "", _table(self.cells)]
+        lines = [f"{self.name} as {self.of}: {self.verdict}", *_declared(self)]
+        lines += ["", _table(self.cells)] if self.cells else []
         for example in self.examples:
             lines += ["", *_example(example)]
         for incident in self.incidents:
@@ -165,7 +168,7 @@ KINDS = {
     "raised": "",
     "result": "",
     "shape": "",
-    "dtype": "result_format",
+    "dtype": "it with result_format=",
     "no gradient": "gradient=False",
     "in place": "",
     "second backward": "",
@@ -175,7 +178,9 @@ KINDS = {
 
 def _declared(report: Report) -> list[str]:
     said = ", ".join(f"{name}={value!r}" for name, value in report.declared.items())
-    how = f"opaque ({report.opaque}): judged against the contract alone" if report.opaque else "followed, each operation"
+    how = (
+        f"opaque ({report.opaque}): judged against the contract alone" if report.opaque else "followed, each operation"
+    )
     return [f"  declared  {said}", f"  insides   {how}"]
 
 
@@ -216,7 +221,7 @@ def _example(e: Example) -> list[str]:
 
 
 def _incident(i: Incident) -> list[str]:
-    hint = f" (if it is meant, declare {KINDS[i.kind]})" if KINDS[i.kind] else ""
+    hint = f" (where that is meant, declare {KINDS[i.kind]})" if KINDS[i.kind] else ""
     return [
         f"{i.kind}: {i.sentence}{hint}",
         f"  where     {i.case}, {', '.join(i.formats)}, layouts {', '.join(i.layouts)}; {i.count} times",

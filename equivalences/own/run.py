@@ -58,7 +58,9 @@ def ran(identity: Identity, form: Form, problem: Problem, layout: str, device: s
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.equal(a.nan_to_num(nan=0.5), b.nan_to_num(nan=0.5)) and torch.equal(a.isnan(), b.isnan()))
+    return a.shape == b.shape and bool(
+        torch.equal(a.nan_to_num(nan=0.5), b.nan_to_num(nan=0.5)) and torch.equal(a.isnan(), b.isnan())
+    )
 
 
 def _once(
@@ -184,14 +186,16 @@ def insides(identity: Identity, form: Form, problem: Problem, layout: str, devic
     Numbers made behind the tracker's back (in numpy, by a kernel that writes into memory) come in as constants or not
     at all: a form whose constants change with its input, or whose result was never written, is opaque.
     """
-    half = Problem(problem.format, {**problem.items, **{name: problem[name] / 2 for name in identity.wrt[:1] or ("z",)}})
+    half = Problem(
+        problem.format, {**problem.items, **{name: problem[name] / 2 for name in identity.wrt[:1] or ("z",)}}
+    )
     constants, operations = [], frozenset[str]()
     for each in (problem, half):
         watch = Watch()
         try:
             run = execute.run(identity, form, each, layout=layout, device=device, as_is=watch.rules)
         except Exception as error:
-            return Insides(opaque=str(error).splitlines()[0] if str(error) else type(error).__name__)
+            return Insides(opaque=str(error).partition("\n")[0].partition(": ")[0] or type(error).__name__)
         if any((np.isnan(run.exact[name]) & np.isfinite(run.got[name])).any() for name in run.got):
             return Insides(opaque="its memory is written by something that is no ATen operation")
         constants.append(watch.constants)
