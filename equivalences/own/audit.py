@@ -160,7 +160,7 @@ def audit(
     operations, total = follow(bound)
     assert wanted is not None
     quantity, index = wanted
-    result = found["results"][quantity]
+    result = found["results"][quantity].detach()
     return Audit(
         name, formats.of(result.dtype).name, quantity, index, float(result[index]),
         float(found["shadows"][quantity].v[index]), total, operations,
@@ -310,9 +310,12 @@ def _flat(tree: Any) -> list[Tensor]:
 
 
 def _operands(call: Call) -> list[Tensor]:
+    if call.name == "lift_fresh":  # a constant, not declared before
+        return []
     # What an operation is about to fill has no value yet.
     args = call.args[1:] if call.name in ("copy", "fill", "zero") else call.args
-    return [x for x in _flat([*args, *call.kwargs.values()]) if x.is_floating_point() and x.numel()]
+    named = [x for name, x in call.kwargs.items() if name != "out"]
+    return [x for x in _flat([*args, *named]) if x.is_floating_point() and x.numel()]
 
 
 def _relative(shadow: Shadow) -> Tensor:
