@@ -1,1 +1,24 @@
 """Are PyTorch's classification losses the functions they claim to be, as accurately as the arithmetic allows?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from equivalences.own.audit import audit
+    from equivalences.own.check import check
+
+__all__ = ["audit", "check"]
+
+
+def __getattr__(name: str) -> Any:
+    """`check` and `audit`, imported when they are first asked for: torch takes seconds to load."""
+    if name == "audit":
+        from equivalences.own.audit import audit
+
+        return audit
+    if name == "check":
+        from equivalences.own.check import check
+
+        return check
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -56,7 +56,8 @@ def entry(name: str) -> Identity | Pitfall:
     return found
 
 
-def _named(what: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+def named(what: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The names themselves, in the order of what is known (none: all)."""
     for name in names:
         if name not in known:
             raise _unknown(what, name, known, f"choose from {', '.join(known)}")
@@ -65,12 +66,12 @@ def _named(what: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, 
 
 def formats(names: Sequence[str] = ()) -> tuple[str, ...]:
     """The named formats, widest first (none: all)."""
-    return _named("format", names, tuple(FORMATS))
+    return named("format", names, tuple(FORMATS))
 
 
 def mode(name: str) -> str:
     """The name itself, if it is a mode of execution."""
-    return _named("mode", [name], MODES)[0]
+    return named("mode", [name], MODES)[0]
 
 
 def device(name: str) -> str:

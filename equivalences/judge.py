@@ -150,7 +150,7 @@ def _row_regions(identity: Identity, problem: Problem) -> Array:
     return np.left_shift(1, np.atleast_1d(identity.domain.locate(problem)).astype(np.int64))
 
 
-def _region_bits(identity: Identity, problem: Problem, axes: str, shape: tuple[int, ...]) -> Array:
+def region_bits(identity: Identity, problem: Problem, axes: str, shape: tuple[int, ...]) -> Array:
     bits = _row_regions(identity, problem)
     if axes.startswith("R") and shape and len(bits) == shape[0]:
         return np.broadcast_to(bits.reshape(-1, *(1,) * (len(shape) - 1)), shape)
@@ -196,6 +196,23 @@ def measure(
     ]
 
 
+def decide(
+    identity: Identity, problem: Problem, quantity: str, got: Array, allowance: Array
+) -> tuple[Array, Array, Enclosure]:
+    """The verdict on every number, an upper bound of its error, and the enclosure of the exact values that decided."""
+    cheap = problem.format != "float64" and not identity.bitwise
+    oracle = _cheap(identity, problem) if cheap else _balls(identity, problem, PRECISIONS[0])
+    verdict, error = _decide(oracle[quantity], got, allowance)
+    # A failure is only ever pronounced by balls.
+    for precision in PRECISIONS[0 if cheap else 1 :]:
+        if not ((verdict == UNDECIDED) | (cheap & (verdict == OUTSIDE))).any():
+            break
+        oracle = _balls(identity, problem, precision)
+        verdict, error = _decide(oracle[quantity], got, allowance)
+        cheap = False
+    return verdict, error, oracle[quantity]
+
+
 def _judged(
     identity: Identity,
     form: Form,
@@ -206,30 +223,20 @@ def _judged(
     own: Array,
     contract: Array,
 ) -> Measurement:
-    cheap = problem.format != "float64" and not identity.bitwise
-    oracle = _cheap(identity, problem) if cheap else _balls(identity, problem, PRECISIONS[0])
-    verdict, error = _decide(oracle[quantity], got, own)
-    # A failure is only ever pronounced by balls.
-    for precision in PRECISIONS[0 if cheap else 1 :]:
-        if not ((verdict == UNDECIDED) | (cheap & (verdict == OUTSIDE))).any():
-            break
-        oracle = _balls(identity, problem, precision)
-        verdict, error = _decide(oracle[quantity], got, own)
-        cheap = False
+    verdict, error, ball = decide(identity, problem, quantity, got, own)
     defects: tuple[str, ...] = ()
     if (verdict == OUTSIDE).any() and not identity.bitwise:
-        verdict, defects = _excused(identity, form, problem, where, quantity, oracle[quantity], got, verdict)
-    ball = oracle[quantity]
+        verdict, defects = excused(identity, form, problem, where, quantity, ball, got, verdict)
     exactly = np.where(np.abs(ball.hi) > ball.radius, ball.nearest, 0.0)  # what cannot be told from 0 is shown as 0
     axes = identity.out if quantity == "value" else identity.domain.axes[quantity.removeprefix("gradient ")]
-    region = _region_bits(identity, problem, axes, got.shape)
+    region = region_bits(identity, problem, axes, got.shape)
     return Measurement(
         identity, form, problem, **where, quantity=quantity, got=got, exact=exactly, error=error, own=own,
         contract=contract, verdict=verdict, region=region, defects=defects,
     )  # fmt: skip
 
 
-def _excused(
+def excused(
     identity: Identity,
     form: Form,
     problem: Problem,

@@ -13,7 +13,6 @@ PACKAGE = ROOT / "equivalences"
 
 # From the bottom up: a module imports what stands before it, or beside it in its own line.
 LAYERS = (
-    ("__init__",),
     ("model", "formats", "devices"),
     ("regions", "rows", "enclosure"),
     ("rounding", "exact"),
@@ -25,7 +24,8 @@ LAYERS = (
     ("sweep", "ledger"),
     ("choices",),
     ("report",),
-    ("plugin", "__main__"),
+    ("own",),
+    ("plugin", "__main__", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

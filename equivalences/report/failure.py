@@ -33,7 +33,7 @@ def text(failure: Judgement, shrink: bool = True) -> str:
         f"  source    {identity.source}",
         "",
         f"problem{_shrunk_from(identity, before, failure.problem)}",
-        *_problem(failure.problem),
+        *problem_lines(failure.problem, ", in full below"),
         "",
     ]
     return "\n".join(line.rstrip() for line in (*head, *body))
@@ -96,11 +96,12 @@ def _shrunk_from(identity: Identity, before: Problem, after: Problem) -> str:
     return "" if before == after else f" (shrunk from {_sizes(before)})"
 
 
-def _problem(problem: Problem) -> list[str]:
+def problem_lines(problem: Problem, elsewhere: str = "") -> list[str]:
+    """Every item of a problem in a line; long ones are summarised (`elsewhere`: where they are in full)."""
     lines = []
     for name, item in problem.items.items():
         if isinstance(item, np.ndarray) and item.size > LONG:
-            shown = f"{item.size} numbers in [{item.min()!r}, {item.max()!r}], in full below"
+            shown = f"{item.size} numbers in [{item.min().item()!r}, {item.max().item()!r}]{elsewhere}"
         else:
             shown = repr(item.tolist() if isinstance(item, np.ndarray) else item)
         lines.append(f"  {name} = {shown}")

@@ -1,0 +1,176 @@
+"""One line for a third party: is this implementation right, wrong, or right but unstable?
+
+`check` runs it, as its user would, on the edge problems and on drawn problems of every case, format and layout that
+the caller declares, and judges each number against the *contract*: what rounding may do to PyTorch's own function of
+that name, followed operation by operation (see `run.contract`).  What is beyond the contract is judged again by the
+implementation's own operations, if they can be followed.  See docs/check.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from equivalences import choices, execute, problems, sweep
+from equivalences.formats import FORMATS
+from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.model import Identity, Problem
+from equivalences.own import audit
+from equivalences.own.losses import WrongCall, cases
+from equivalences.own.report import Defect, Report
+from equivalences.own.run import Expected
+from equivalences.own.verdict import Judge
+from equivalences.report import plain
+from equivalences.report.environment import environment
+
+EXAMPLES = 20  # drawn problems of a case in a format
+VARIANTS = 512  # of compiled code: formats x layouts x options
+
+
+def check(
+    fn: Callable[..., Any],
+    of: str = "cross_entropy",
+    *,
+    supports: Collection[str] = (),
+    reduction: str | Sequence[str] = "mean",
+    formats: Sequence[str] = (),
+    layouts: Sequence[str] = (),
+    gradient: bool = True,
+    result_format: str = "",
+    deterministic: bool = True,
+    shape: tuple[int, int] | None = None,
+    device: str = "cpu",
+    examples: int = EXAMPLES,
+    seed: int = 0,
+    name: str = "",
+    progress: bool = False,
+) -> Report:
+    """Judges an implementation of a loss.  Never raises for what the implementation does: that is in the report.
+
+    fn             called as ``fn(logits, target)``, with the options declared in `supports` as keywords.
+    of             a loss ("cross_entropy", "soft_cross_entropy", "binary_cross_entropy_with_logits"), or an identity of
+                   the catalogue, whose items fn then takes by name (``lambda z, dim: ...``).
+    supports       the options that fn takes, by the names of PyTorch's function ("weight", "ignore_index",
+                   "label_smoothing", "pos_weight"), and "soft_targets".
+    reduction      the one that fn does ("mean"), or several, ("none", "mean", "sum"), of which it takes one by keyword.
+    formats        those that fn supports (default: all four).
+    layouts        default: contiguous, strided and transposed; "inner" is (N, C, d), "unbatched" (C,).
+    gradient       whether fn has a gradient with respect to the logits.
+    result_format  the format of the result ("": that of the logits).
+    deterministic  whether two runs must agree bit for bit.
+    shape          (rows, classes) of every problem, for code that is compiled for one shape.
+    examples       drawn problems of each case in each format, beside the edge problems.
+    name           what the report calls fn (default: its own name).
+
+    Raises `WrongCall` or `choices.Unknown`, both ValueErrors of one line, if what is asked for does not exist.
+    """
+    begun = time.monotonic()
+    if isinstance(formats, str):
+        raise WrongCall(f"formats takes several names: formats=({formats!r},)")
+    if examples < 0:
+        raise WrongCall(f"examples must be a number of 0, 1, 2, ..., got {examples!r}")
+    wanted, device = choices.formats(formats), choices.device(device)
+    result_format = choices.named("format", [result_format], tuple(FORMATS))[0] if result_format else ""
+    name = name or audit.name_of(fn)
+    judges = [
+        Judge(
+            case, case.form(fn, name), case.form(audit.eager(fn), name), device, Expected(result_format, deterministic),
+            shape is None,
+        )
+        for case in cases(fn, of, supports, reduction, layouts)
+    ]  # fmt: skip
+    if not gradient:
+        for each in judges:
+            each.case = replace(each.case, identity=replace(each.case.identity, wrt=()))
+    work = [
+        (each, *todo)
+        for each in judges
+        for fmt in wanted
+        if fmt in each.case.identity.formats
+        for todo in _problems(each.case.identity, fmt, examples, seed, shape)
+    ]
+    if not work:
+        raise WrongCall(f"there is no problem to judge {of!r} on: give more examples, or another shape")
+    with _compilable(fn):
+        for each, problem, layout in plain.followed(work, f"checking {name}", progress):
+            each.add(problem, layout)
+        shown = tuple(example for each in judges for example in each.examples())
+    declared = {
+        "supports": sorted(supports), "reduction": reduction, "formats": list(wanted),
+        "layouts": list(judges[0].case.identity.layouts or ()), "gradient": gradient,
+        **({"shape": shape} if shape else {}), **({"result_format": result_format} if result_format else {}),
+        "examples": examples, "seed": seed,
+    }  # fmt: skip
+    return Report(
+        name, of, judges[0].case.identity.statement, declared,
+        next((each.opaque for each in judges if each.opaque), ""),
+        tuple(cell for each in judges for cell in each.cells()), shown,
+        tuple(incident for each in judges for incident in each.incidents.values()), _defects(judges),
+        len({problem for _, problem, _ in work}), time.monotonic() - begun, environment(device),
+    )  # fmt: skip
+
+
+@contextmanager
+def _compilable(fn: Any) -> Iterator[None]:
+    """Lets compiled code be built for every shape: past its limit torch would silently run it eagerly."""
+    if not hasattr(fn, "_torchdynamo_orig_callable"):
+        yield
+        return
+    with torch._dynamo.config.patch(cache_size_limit=VARIANTS, accumulated_cache_size_limit=VARIANTS):
+        yield
+
+
+# --- problems --------------------------------------------------------------------------------------------------------
+
+
+def _problems(
+    identity: Identity, fmt: str, examples: int, seed: int, shape: tuple[int, int] | None
+) -> Iterator[tuple[Problem, str]]:
+    """Every problem with each of its layouts."""
+    edges = 0
+    for problem, wanted in sweep.edges(identity, fmt, "eager"):
+        if shape in (None, next(iter(problem.items.values())).shape):
+            edges += 1
+            for layout in wanted:
+                yield problem, layout
+            if shape is None and identity.out == "":
+                yield from ((part, wanted[-1]) for part in _by_region(identity, problem))
+    drawn = problems.sample(identity.domain, fmt, examples, seed, shape)[edges:] if examples else []
+    for turn, problem in enumerate(drawn):
+        for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
+            yield problem, layout
+
+
+def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:
+    """The rows of each region as a problem of their own: a total says nothing about a region if it mixes several."""
+    where = np.atleast_1d(identity.domain.locate(problem))
+    if len(where) != execute.rows_of(identity, problem) or len(set(where.tolist())) < 2:
+        return
+    y, weight = problem.items.get("y"), problem.items.get("weight")
+    kept = np.ones(len(where)) if y is None else (y != problem.items.get("ignore_index", -100)).astype(float)
+    if y is not None and weight is not None:
+        kept = kept * np.asarray(weight)[np.where(kept > 0, y, 0)]
+    for region in np.unique(where):
+        rows = np.flatnonzero(where == region)
+        if kept[rows].any():  # else the mean is 0 / 0
+            yield Problem(
+                problem.format,
+                {
+                    name: item[rows] if identity.domain.axes.get(name, "").startswith("R") else item
+                    for name, item in problem.items.items()
+                },
+            )
+
+
+def _defects(judges: Sequence[Judge]) -> tuple[Defect, ...]:
+    total: dict[str, int] = {}
+    for each in judges:
+        for name, count in each.defects.items():
+            total[name] = total.get(name, 0) + count
+    return tuple(Defect(d.name, total[d.name], d.why, d.link) for d in KNOWN_DEFECTS if d.name in total)

@@ -1,0 +1,270 @@
+"""What `of` names: a loss and its options, or an identity of the catalogue; and how an implementation is called.
+
+A loss is called as PyTorch's function of that name: ``fn(logits, target)``, and with the options that the caller
+declares as keywords, as that function names them.  Nothing is tried out: what is not declared is not asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+from equivalences import exact
+from equivalences.catalogue import IDENTITIES
+from equivalences.catalogue.binary_options import positively_weighted_loss
+from equivalences.catalogue.cross_entropy import loss as cross_entropy_loss
+from equivalences.model import Domain, Form, Identity
+from equivalences.problems import classes, scalars
+
+REDUCTIONS = ("none", "mean", "sum")
+PLAIN = ("contiguous", "strided", "transposed")  # one shape, other strides
+
+
+class WrongCall(ValueError):
+    """`check` was asked for what it cannot do; the message says in one line what is wrong and what would be right."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One identity that the implementation must satisfy, and the names of the items it is called with."""
+
+    label: str
+    identity: Identity
+    positional: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+
+    def form(self, fn: Callable[..., Any], name: str) -> Form:
+        """The implementation as a form of the identity."""
+        if not self.positional:  # by name, as any form that is a callable
+            return Form(fn, label=name)
+
+        def call(**items: Any) -> Any:
+            return fn(*map(items.get, self.positional), **{each: items[each] for each in self.keywords})
+
+        return Form(call, label=name)
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """A loss by PyTorch's name: the options that an implementation may support, and the identities that follow.
+
+    targets  the kinds of target -> name of the item; the first is judged always, the others if they are declared.
+    domain   (kind of target, options, reductions, axes of the result, layouts) -> problems.
+    """
+
+    name: str
+    statement: str
+    source: str
+    function: str  # PyTorch's own, which is the reference
+    targets: dict[str, str]
+    options: tuple[str, ...]
+    layouts: tuple[str, ...]
+    domain: Callable[[str, Collection[str], tuple[str, ...], str, tuple[str, ...]], Domain]
+    spec: Callable[..., Any]
+
+    @property
+    def supports(self) -> tuple[str, ...]:
+        """What may be declared."""
+        return (*self.options, *list(self.targets)[1:])
+
+    def cases(self, supports: Collection[str], reduction: str | Sequence[str], layouts: tuple[str, ...]) -> list[Case]:
+        """What an implementation with these options and reductions is judged by."""
+        wanted = (reduction,) if isinstance(reduction, str) else tuple(reduction)
+        made = []
+        for index, (kind, item) in enumerate(self.targets.items()):
+            if index and kind not in supports:
+                continue
+            given = tuple(option for option in self.options if option in supports and _applies(option, kind))
+            for out, some in (("R", ("none",)), ("", tuple(each for each in wanted if each != "none"))):
+                if (out == "R" and "none" not in wanted) or not some:
+                    continue
+                keywords = given if isinstance(reduction, str) else (*given, "reduction")
+                options = ", ".join(f"{each}={each}" for each in (*given, "reduction"))
+                identity = Identity(
+                    name=self.name,
+                    statement=self.statement,
+                    source=self.source,
+                    domain=self.domain(kind, given, some, out, layouts),
+                    spec=self.spec,
+                    forms=(Form(f"{self.function}(z, {item}, {options})", label=self.function),),
+                    out=out,
+                    layouts=layouts,
+                )
+                label = f"reduction {' or '.join(some)}" + (f", {kind.replace('_', ' ')}" if index else "")
+                made.append(Case(label, identity, ("z", item), keywords))
+        return made
+
+
+def _applies(option: str, kind: str) -> bool:
+    return not (option == "ignore_index" and kind == "soft_targets")  # PyTorch: class indices only
+
+
+def _class_problems(
+    kind: str, options: Collection[str], reductions: tuple[str, ...], out: str, layouts: tuple[str, ...]
+) -> Domain:
+    soft = kind == "soft_targets"
+    return classes(
+        labels=not soft,
+        soft=soft,
+        weight="optional" if "weight" in options else False,
+        ignore="ignore_index" in options,
+        smoothing="label_smoothing" in options,
+        reduction=reductions,
+        out=out,
+        layouts=layouts,
+    )
+
+
+def _scalar_problems(
+    kind: str, options: Collection[str], reductions: tuple[str, ...], out: str, layouts: tuple[str, ...]
+) -> Domain:
+    return scalars(
+        target="soft" if kind == "soft_targets" else "index",
+        weight="weight" in options,
+        pos_weight="pos_weight" in options,
+        reduction=reductions,
+        out=out,
+        layouts=layouts,
+    )
+
+
+def _binary_loss(p: SimpleNamespace) -> Any:
+    count = len(p.z)
+    weight, positive = getattr(p, "weight", [1] * count), getattr(p, "pos_weight", 1)
+    rows = [w * positively_weighted_loss(z, t, positive) for w, z, t in zip(weight, p.z, p.t, strict=True)]
+    if p.reduction == "none":
+        return rows
+    return exact.mean(rows) if p.reduction == "mean" else exact.total(rows)
+
+
+LOSSES = {
+    loss.name: loss
+    for loss in (
+        Loss(
+            "cross_entropy",
+            r"\ell_n = -[y_n \ne i] \sum_k w_k q_{nk} \log \mathrm{softmax}(z_n)_k, \quad"
+            r" q_{nk} = (1 - \alpha) [k = y_n] + \alpha / K",
+            "torch.nn.CrossEntropyLoss documentation",
+            "F.cross_entropy",
+            {"index_targets": "y", "soft_targets": "p"},
+            ("weight", "ignore_index", "label_smoothing"),
+            (*PLAIN, "inner", "unbatched"),
+            _class_problems,
+            cross_entropy_loss,
+        ),
+        Loss(
+            "soft_cross_entropy",
+            r"\ell_n = -\sum_k w_k q_{nk} \log \mathrm{softmax}(z_n)_k, \quad"
+            r" q_{nk} = (1 - \alpha) p_{nk} + \alpha / K",
+            "torch.nn.CrossEntropyLoss documentation, class probabilities",
+            "F.cross_entropy",
+            {"soft_targets": "p"},
+            ("weight", "label_smoothing"),
+            (*PLAIN, "inner", "unbatched"),
+            _class_problems,
+            cross_entropy_loss,
+        ),
+        Loss(
+            "binary_cross_entropy_with_logits",
+            r"\ell_n = -w_n \left(p\, t_n \log\sigma(z_n) + (1 - t_n) \log(1 - \sigma(z_n))\right)",
+            "torch.nn.BCEWithLogitsLoss documentation",
+            "F.binary_cross_entropy_with_logits",
+            {"hard_targets": "t", "soft_targets": "t"},
+            ("weight", "pos_weight"),
+            ("contiguous", "strided", "unbatched"),
+            _scalar_problems,
+            _binary_loss,
+        ),
+    )
+}
+
+AMBIGUOUS = {
+    "binary_cross_entropy": "'binary_cross_entropy_with_logits' for a function of logits, "
+    "'binary_cross_entropy_of_probabilities' for one of probabilities",
+    "bce": "'binary_cross_entropy_with_logits' for a function of logits, "
+    "'binary_cross_entropy_of_probabilities' for one of probabilities",
+}
+
+
+def cases(
+    fn: Callable[..., Any], of: str, supports: Collection[str], reduction: str | Sequence[str], layouts: Sequence[str]
+) -> list[Case]:
+    """What `of` asks of the implementation, after a look at whether it can be called so.  Raises WrongCall."""
+    if not callable(fn):
+        raise WrongCall(f"check needs a function, a module or another callable, not {type(fn).__name__}")
+    if of in AMBIGUOUS:
+        raise WrongCall(f"of={of!r} says too little: {AMBIGUOUS[of]}")
+    loss = LOSSES.get(of)
+    if loss is None and of not in IDENTITIES:
+        close = difflib.get_close_matches(of, list(dict.fromkeys([*LOSSES, *IDENTITIES])), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"losses are {', '.join(LOSSES)}"
+        raise WrongCall(f"unknown of={of!r}: {hint} (identities: `python -m equivalences list`)")
+    if isinstance(supports, str):
+        raise WrongCall(f"supports takes several options: supports={{{supports!r}}}")
+    for option in supports:
+        if loss is None or option not in loss.supports:
+            known = f"{of} has {', '.join(loss.supports)}" if loss else f"the identity {of} has none"
+            raise WrongCall(f"unknown option {option!r} in supports: {known}")
+    if loss is None:
+        return _of_identity(fn, IDENTITIES[of], layouts)
+    for each in (reduction,) if isinstance(reduction, str) else reduction:
+        if each not in REDUCTIONS:
+            raise WrongCall(f"unknown reduction {each!r}: choose from {', '.join(REDUCTIONS)}")
+    if not reduction:
+        raise WrongCall("reduction must name at least one of none, mean, sum")
+    found = loss.cases(supports, reduction, chosen(layouts, loss.layouts, of))
+    for case in found:
+        _callable_so(fn, case)
+    return found
+
+
+def chosen(layouts: Sequence[str], known: tuple[str, ...], of: str) -> tuple[str, ...]:
+    """The declared layouts in the order of those that there are (none: those of one shape)."""
+    if isinstance(layouts, str):
+        raise WrongCall(f"layouts takes several names: layouts=({layouts!r},)")
+    for name in layouts:
+        if name not in known:
+            raise WrongCall(f"unknown layout {name!r} of {of}: choose from {', '.join(known)}")
+    return tuple(name for name in known if name in (layouts or PLAIN))
+
+
+def _of_identity(fn: Callable[..., Any], identity: Identity, layouts: Sequence[str]) -> list[Case]:
+    known = identity.layouts or identity.domain.layouts
+    names = [name for name in identity.domain.axes if name != "g" or not identity.wrt]
+    names += [name for name in identity.domain.edges("float32")[0].items if name not in identity.domain.axes]
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        raise WrongCall(
+            f"the parameters of {fn!r} cannot be read: wrap it, as in lambda {', '.join(names)}: ..."
+        ) from None
+    lacking = [
+        p.name for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in (*names, "dim")
+    ]  # fmt: skip
+    if lacking:
+        raise WrongCall(
+            f"of={identity.name!r} calls fn by name, with {', '.join(names)} and dim; this one also asks for "
+            f"{', '.join(lacking)}: wrap it, as in lambda {', '.join(names)}: ..."
+        )
+    narrowed = replace(identity, layouts=chosen(layouts, known, identity.name))
+    return [Case("as the identity says", narrowed)]
+
+
+def _callable_so(fn: Callable[..., Any], case: Case) -> None:
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return  # built in: it will say itself what it does not take
+    try:
+        signature.bind(*case.positional, **dict.fromkeys(case.keywords))
+    except TypeError as error:
+        call = ", ".join(("logits", "target", *(f"{each}=..." for each in case.keywords)))
+        raise WrongCall(
+            f"fn{signature} cannot be called as fn({call}): {error}.  Wrap it, as in lambda logits, target: ..., or "
+            "declare with supports= and reduction= what it takes"
+        ) from None

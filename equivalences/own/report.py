@@ -1,0 +1,229 @@
+"""What `check` found, as data, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from equivalences.own.audit import plain_data
+from equivalences.report import plain
+
+# What is said of a number, from harmless to worst.  "outside": of the contract, and nothing more can be known, since
+# the implementation is opaque.  "free": neither the contract nor the implementation's own analysis has a bound.
+VERDICTS = ("right", "free", "known defect", "unstable", "outside", "wrong")
+RIGHT, FREE, KNOWN, UNSTABLE, OUTSIDE, WRONG = range(6)
+
+MEANING = {
+    "unstable": "within what rounding can do to this formulation, but beyond the contract: right, and unstable",
+    "outside": "beyond the contract; the implementation is opaque, so that no analysis of its own can excuse it",
+    "wrong": "beyond the contract, and beyond what rounding can do to this formulation: it computes something else",
+}
+
+
+class CheckFailed(AssertionError):
+    """What `Report.raise_if_failed` raises; the message is the report."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How many numbers of a case, format, quantity and region got which verdict, and the worst error/contract."""
+
+    case: str
+    format: str
+    quantity: str
+    region: str
+    counts: Mapping[str, int]
+    ratio: float
+
+    @property
+    def numbers(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True)
+class Example:
+    """The smallest problem found for one verdict: what came out, what should have, what was allowed, and why not.
+
+    Errors and allowances are in ULP of the format at the exact value; `own` is None for an opaque implementation.
+    """
+
+    verdict: str
+    case: str
+    format: str
+    layout: str
+    quantity: str
+    index: tuple[int, ...]
+    region: str
+    problem: tuple[str, ...]
+    got: float
+    exact: float
+    error: float
+    contract: float
+    own: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Something other than a number: an exception, a wrong shape, no gradient ... and where it was met."""
+
+    kind: str
+    sentence: str
+    case: str
+    formats: tuple[str, ...]
+    layouts: tuple[str, ...]
+    count: int
+    problem: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A known defect of PyTorch that explains numbers outside the contract: not the implementation's doing."""
+
+    name: str
+    numbers: int
+    why: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The judgement of one implementation.  `opaque` says why its operations could not be followed ("": they were)."""
+
+    name: str
+    of: str
+    statement: str
+    declared: Mapping[str, Any]
+    opaque: str
+    cells: tuple[Cell, ...]
+    examples: tuple[Example, ...]
+    incidents: tuple[Incident, ...]
+    defects: tuple[Defect, ...]
+    problems: int
+    seconds: float
+    environment: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def numbers(self) -> int:
+        return sum(cell.numbers for cell in self.cells)
+
+    def failures(self, accept: Collection[str] = ()) -> tuple[str, ...]:
+        """The kinds of failure met: "unstable", "outside", "wrong" and the kinds of incidents, but those accepted."""
+        met = [name for name in VERDICTS[UNSTABLE:] if any(cell.counts.get(name) for cell in self.cells)]
+        return tuple(kind for kind in dict.fromkeys([*met, *(i.kind for i in self.incidents)]) if kind not in accept)
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures()
+
+    @property
+    def verdict(self) -> str:
+        """The judgement in one line."""
+        found = self.failures()
+        if not found:
+            return "right: every number is within the contract" + (
+                " or a known defect of PyTorch" if self.defects else ""
+            )
+        if found == ("unstable",):
+            return "right but unstable: within its own arithmetic, beyond the contract"
+        return f"not right: {', '.join(found)}"
+
+    def raise_if_failed(self, accept: Collection[str] = ()) -> None:
+        """Raises CheckFailed, with the whole report, unless all is right or `accept` names what is not."""
+        unknown = set(accept) - {*VERDICTS[UNSTABLE:], *KINDS}
+        if isinstance(accept, str) or unknown:
+            known = ", ".join((*VERDICTS[UNSTABLE:], *KINDS))
+            raise ValueError(f"accept takes a set of kinds of failure, some of {known}; got {accept!r}")
+        if found := self.failures(accept):
+            raise CheckFailed(f"{self.name} is not accepted as {self.of}: {', '.join(found)}\n\n{self}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data; numbers that are not finite become the strings "inf" and "nan"."""
+        made = plain_data({**asdict(self), "verdict": self.verdict, "ok": self.ok, "numbers": self.numbers})
+        assert isinstance(made, dict)
+        return made
+
+    def to_json(self) -> str:
+        """`as_dict` as strict JSON."""
+        return json.dumps(self.as_dict(), indent=1, allow_nan=False)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} as {self.of}: {self.verdict}", *_declared(self)]
+        lines += ["", _table(self.cells)] if self.cells else []
+        for example in self.examples:
+            lines += ["", *_example(example)]
+        for incident in self.incidents:
+            lines += ["", *_incident(incident)]
+        for defect in self.defects:
+            lines += ["", f"known defect of PyTorch, {defect.name} ({defect.numbers:,} numbers): {defect.why}"]
+            lines += [f"  {defect.link}"] if defect.link else []
+        lines += ["", f"{self.numbers:,} numbers of {self.problems:,} problems in {self.seconds:.0f} s"]
+        return "\n".join(lines)
+
+
+# Kinds of incidents, and what to declare where they are meant.
+KINDS = {
+    "raised": "",
+    "result": "",
+    "shape": "",
+    "dtype": "it with result_format=",
+    "no gradient": "gradient=False",
+    "in place": "",
+    "second backward": "",
+    "not deterministic": "deterministic=False",
+}
+
+
+def _declared(report: Report) -> list[str]:
+    said = ", ".join(f"{name}={value!r}" for name, value in report.declared.items())
+    how = (
+        f"opaque ({report.opaque}): judged against the contract alone" if report.opaque else "followed, each operation"
+    )
+    return [f"  declared  {said}", f"  insides   {how}"]
+
+
+def _table(cells: Iterable[Cell]) -> str:
+    cells = list(cells)
+    regions = list(dict.fromkeys(cell.region for cell in cells))
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for cell in cells:
+        rows.setdefault((cell.case, cell.format, cell.quantity), {})[cell.region] = _said(cell)
+    lines = [(case, fmt, what, *(row.get(each, "") for each in regions)) for (case, fmt, what), row in rows.items()]
+    return plain.table(("case", "format", "quantity", *regions), lines, left=3)
+
+
+def _said(cell: Cell) -> str:
+    worst = max((name for name in VERDICTS if cell.counts.get(name)), key=VERDICTS.index)
+    if worst in ("right", "free"):
+        return "right" if cell.counts.get("right") else "no bound"
+    share = 100 * cell.counts[worst] / cell.numbers
+    shown = "<1" if share < 1 else f"{share:.0f}"
+    return f"{worst.upper() if worst == 'wrong' else 'known' if worst == 'known defect' else worst} {shown} %"
+
+
+def _ulps(x: float | None) -> str:
+    return "none" if x is None else f"{x:.3g}"
+
+
+def _example(e: Example) -> list[str]:
+    at = f"{e.quantity} {list(e.index)}" if e.index else e.quantity
+    own = "" if e.own is None else f", its own arithmetic {_ulps(e.own)}"
+    return [
+        f"{e.verdict}: {MEANING[e.verdict]}",
+        f"  where     {e.case}, {e.format}, layout {e.layout}, region {e.region}",
+        *(f"  {'problem' if not index else '':9} {line}" for index, line in enumerate(e.problem)),
+        f"  {at} = {e.got:.9g}, exact {e.exact:.9g}: off by {_ulps(e.error)} ULP; the contract allows "
+        f"{_ulps(e.contract)}{own}",
+        f"  why       {e.why}",
+    ]
+
+
+def _incident(i: Incident) -> list[str]:
+    hint = f" (where that is meant, declare {KINDS[i.kind]})" if KINDS[i.kind] else ""
+    return [
+        f"{i.kind}: {i.sentence}{hint}",
+        f"  where     {i.case}, {', '.join(i.formats)}, layouts {', '.join(i.layouts)}; {i.count} times",
+        *(f"  {'problem' if not index else '':9} {line}" for index, line in enumerate(i.problem)),
+    ]

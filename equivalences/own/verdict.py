@@ -1,0 +1,261 @@
+"""Judges an implementation number by number: by the contract, then by its own operations, then by PyTorch's defects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from equivalences import execute, judge
+from equivalences.enclosure import Enclosure
+from equivalences.formats import FORMATS, ulp
+from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.model import Array, Form, Problem
+from equivalences.own import audit
+from equivalences.own.losses import Case
+from equivalences.own.report import (
+    FREE,
+    KNOWN,
+    OUTSIDE,
+    RIGHT,
+    UNSTABLE,
+    VERDICTS,
+    WRONG,
+    Cell,
+    Example,
+    Incident,
+)
+from equivalences.own.run import Expected, Insides, contract, insides, ran
+from equivalences.report import failure
+from equivalences.report.shrink import shrunk
+
+ATTEMPTS = 40  # at a smaller problem for an example
+GRAVE = 1 / 2  # of the error/contract that a smaller problem must keep
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One quantity of one problem: everything that an example needs."""
+
+    problem: Problem
+    layout: str
+    quantity: str
+    got: Array
+    error: Array
+    exact: Array
+    contract: Array
+    own: Array | None
+    verdict: Array
+    region: Array  # indices, -1: several
+    defects: tuple[str, ...] = ()
+
+    @property
+    def ratio(self) -> Array:
+        with np.errstate(all="ignore"):
+            ratio = self.error / self.contract
+        return np.where(
+            self.error == 0, 0.0, np.where(np.isfinite(self.contract), np.nan_to_num(ratio, nan=np.inf), 0.0)
+        )
+
+
+@dataclass(eq=False)
+class Judge:
+    """Judges an implementation on the problems of one case, and adds up what it finds."""
+
+    case: Case
+    form: Form
+    followed: Form  # the same, not compiled
+    device: str
+    expected: Expected
+    shrinks: bool
+    insides: Insides | None = None
+    counts: dict[tuple[str, str, int], Array] = field(default_factory=dict)
+    ratios: dict[tuple[str, str, int], float] = field(default_factory=dict)
+    worst: dict[tuple[int, str], Judged] = field(default_factory=dict)
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)  # of the problems that the incidents show
+    defects: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def opaque(self) -> str:
+        return self.insides.opaque if self.insides else ""
+
+    def add(self, problem: Problem, layout: str) -> None:
+        identity = self.case.identity
+        run = ran(identity, self.form, problem, layout, self.device, self.expected)
+        if self.insides is None:  # not before it has run as its user runs it: code that it compiles is compiled by then
+            self.insides = insides(identity, self.followed, problem, layout, self.device)
+        for kind, sentence in run.incidents.items():
+            self._met(kind, sentence, problem, layout)
+        for found in self._judged(problem, layout, run.got):
+            quantity = found.quantity
+            for region in np.unique(found.region):
+                here = found.region == region
+                key = problem.format, quantity, int(region)
+                counted = np.bincount(found.verdict[here], minlength=len(VERDICTS))
+                self.counts[key] = self.counts.get(key, 0) + counted
+                self.ratios[key] = max(self.ratios.get(key, 0.0), float(found.ratio[here].max(initial=0.0)))
+            for name in found.defects:
+                self.defects[name] = self.defects.get(name, 0) + int((found.verdict == KNOWN).sum())
+            for verdict in (UNSTABLE, OUTSIDE, WRONG):
+                if (found.verdict == verdict).any():
+                    best = self.worst.get((verdict, quantity))
+                    if best is None or _plainness(found, verdict) < _plainness(best, verdict):
+                        self.worst[verdict, quantity] = found
+
+    def _met(self, kind: str, sentence: str, problem: Problem, layout: str) -> None:
+        before = self.incidents.get(kind)
+        size = next(iter(problem.items.values())).size
+        if before is None or size < self.sizes[kind]:
+            self.sizes[kind] = size
+            lines = tuple(line.strip() for line in failure.problem_lines(problem))
+            so_far = (before.formats, before.layouts, before.count) if before else ((), (), 0)
+            before = Incident(kind, sentence, self.case.label, *so_far, lines)
+        self.incidents[kind] = replace(
+            before,
+            formats=tuple(dict.fromkeys((*before.formats, problem.format))),
+            layouts=tuple(dict.fromkeys((*before.layouts, layout))),
+            count=before.count + 1,
+        )
+
+    def _judged(self, problem: Problem, layout: str, got: Mapping[str, Array]) -> Iterator[Judged]:
+        identity = self.case.identity
+        allowed = contract(identity, problem, layout, self.device)
+        met = {name: judge.decide(identity, problem, name, numbers, allowed[name]) for name, numbers in got.items()}
+        own: Mapping[str, Array] = {}
+        if not self.opaque and any((verdict != judge.INSIDE).any() for verdict, _, _ in met.values()):
+            own = self._own(problem, layout)
+        for name, (first, error, ball) in met.items():
+            verdict = np.select([first == judge.INSIDE, first == judge.UNBOUNDED], [RIGHT, FREE], OUTSIDE)
+            defects: tuple[str, ...] = ()
+            if name in own and (verdict != RIGHT).any():
+                verdict, ball, defects = self._by_itself(problem, layout, name, got[name], own[name], verdict)
+            axes = identity.out if name == "value" else identity.domain.axes[name.removeprefix("gradient ")]
+            bits = judge.region_bits(identity, problem, axes, got[name].shape)
+            region = np.where(bits & (bits - 1), -1, np.log2(np.maximum(bits, 1)).astype(int))
+            exactly = np.where(np.abs(ball.hi) > ball.radius, ball.nearest, 0.0)
+            yield Judged(
+                problem, layout, name, got[name], error, exactly, allowed[name], own.get(name), verdict, region, defects
+            )
+
+    def _by_itself(
+        self, problem: Problem, layout: str, quantity: str, got: Array, own: Array, verdict: Array
+    ) -> tuple[Array, Enclosure, tuple[str, ...]]:
+        """Judges what is not within the contract by the implementation's own operations, and by PyTorch's defects."""
+        mine, _, ball = judge.decide(self.case.identity, problem, quantity, got, own)
+        beyond = (mine == judge.OUTSIDE) | ((mine == judge.UNDECIDED) & (verdict == OUTSIDE))
+        left = np.where(beyond & (verdict != RIGHT), judge.OUTSIDE, judge.INSIDE)
+        defects: tuple[str, ...] = ()
+        if (left == judge.OUTSIDE).any() and any(
+            self.insides and d.operation in self.insides.operations for d in KNOWN_DEFECTS
+        ):
+            where = {"layout": layout, "device": self.device, "mode": "eager"}
+            left, defects = judge.excused(self.case.identity, self.followed, problem, where, quantity, ball, got, left)
+        within = np.where(verdict == OUTSIDE, UNSTABLE, np.where(mine == judge.INSIDE, RIGHT, verdict))
+        found = np.select([left == judge.KNOWN, left == judge.OUTSIDE], [KNOWN, WRONG], within)
+        return np.where(verdict == RIGHT, RIGHT, found), ball, defects
+
+    def _own(self, problem: Problem, layout: str) -> Mapping[str, Array]:
+        try:
+            return execute.run(self.case.identity, self.followed, problem, layout=layout, device=self.device).bound
+        except Exception:  # it cannot be followed here
+            return {}
+
+    def cells(self) -> Iterator[Cell]:
+        names = (*self.case.identity.domain.regions, "mixed")
+        for (fmt, quantity, region), counted in sorted(self.counts.items(), key=lambda item: item[0][2] % len(names)):
+            counts = {name: int(n) for name, n in zip(VERDICTS, counted, strict=True) if n}
+            yield Cell(self.case.label, fmt, quantity, names[region], counts, self.ratios[fmt, quantity, region])
+
+    # -- examples --
+
+    def examples(self) -> Iterator[Example]:
+        """One example for each quantity that fails, of its worst verdict, shrunk, with the reason that can be found."""
+        worst = {quantity: max(v for v, q in self.worst if q == quantity) for _, quantity in self.worst}
+        for quantity, verdict in sorted(worst.items(), key=lambda item: (-item[1], item[0] != "value", item[0])):
+            found = self._smaller(self.worst[verdict, quantity], verdict)
+            here = (found.verdict == verdict) & (found.region == _focus(found, verdict)[0])
+            ratio = np.where(here, found.ratio, -1.0)
+            place = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
+            fmt = FORMATS[found.problem.format]
+            spacing = float(ulp(np.asarray(found.exact[place]), fmt))
+            names = (*self.case.identity.domain.regions, "mixed")
+            yield Example(
+                VERDICTS[verdict], self.case.label, fmt.name, found.layout, quantity, place,
+                names[int(found.region[place])], tuple(line.strip() for line in failure.problem_lines(found.problem)),
+                float(found.got[place]), float(found.exact[place]), float(found.error[place]) / spacing,
+                float(found.contract[place]) / spacing,
+                None if found.own is None else float(found.own[place]) / spacing,
+                self._why(found, verdict, place),
+            )  # fmt: skip
+
+    def _smaller(self, found: Judged, verdict: int) -> Judged:
+        best, (region, ratio) = found, _focus(found, verdict)
+
+        def fails(problem: Problem) -> bool:
+            nonlocal best
+            if not execute.applies(self.case.identity, problem, found.layout):
+                return False
+            try:
+                run = ran(self.case.identity, self.form, problem, found.layout, self.device, Expected("", False))
+                numbers = {found.quantity: run.got[found.quantity]}
+                (again,) = self._judged(problem, found.layout, numbers)
+            except Exception:  # a problem that the oracle refuses is not a smaller one
+                return False
+            if not (again.verdict == verdict).any() or _focus(again, verdict) < (region, GRAVE * ratio):
+                return False
+            best = again
+            return True
+
+        if self.shrinks:
+            shrunk(found.problem, {**self.case.identity.domain.axes, "g": self.case.identity.out}, fails, ATTEMPTS)
+        return best
+
+    def _why(self, found: Judged, verdict: int, place: tuple[int, ...]) -> str:
+        if found.own is None:
+            return self._likened(found, place)
+        what = found.quantity
+        follow = partial(
+            execute.run, self.case.identity, self.followed, found.problem, layout=found.layout, device=self.device
+        )
+        if verdict == UNSTABLE:
+
+            def bound(rules: audit.Rules) -> float:
+                return float(follow(as_is=rules).bound[what][place])
+
+            operations, total = audit.follow(bound)
+            lost = audit.culprit(operations, total)
+            return audit.explained(lost, operations, total, f"the {what}") if lost else "no operation stands out"
+        run = follow(history=True)
+        if run.excess:
+            return f"{run.excess.operation} is outside its own bound: PyTorch's operation, not the formula"
+        ideal = float(run.exact[what][place])
+        return f"without any rounding it gives {ideal:.9g}, where the identity says {found.exact[place]:.9g}"
+
+    def _likened(self, found: Judged, place: tuple[int, ...]) -> str:
+        """What can be said of an opaque implementation: why it is one, and whether PyTorch's function is no better."""
+        said = f"opaque: {self.opaque or 'its operations could not be followed here'}"
+        identity, what = self.case.identity, found.quantity
+        where = {"layout": found.layout, "device": self.device, "mode": "eager"}
+        _, _, ball = judge.decide(identity, found.problem, what, found.got, found.contract)
+        only = np.full(found.verdict.shape, judge.INSIDE)
+        only[place] = judge.OUTSIDE
+        only, names = judge.excused(identity, identity.reference, found.problem, where, what, ball, found.got, only)
+        if only[place] == judge.KNOWN:
+            said += f"; {identity.reference.label} may be as far off here, by its known defect {', '.join(names)}"
+        return said
+
+
+def _focus(found: Judged, verdict: int) -> tuple[int, float]:
+    """The most usual region (listed from strange to usual; -1: several) that has the verdict, the worst ratio there."""
+    region = int(found.region[found.verdict == verdict].max())
+    return region, float(found.ratio[(found.verdict == verdict) & (found.region == region)].max())
+
+
+def _plainness(found: Judged, verdict: int) -> tuple[int, bool, int, float]:
+    """What makes a better example: a usual format, a usual region, a large error."""
+    order = ("float32", "float64", "bfloat16", "float16")
+    region, ratio = _focus(found, verdict)
+    return order.index(found.problem.format), region < 0, -region, -ratio
