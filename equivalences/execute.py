@@ -162,7 +162,8 @@ def function(form: Form, names: tuple[str, ...], variant: tuple[str, ...] = ()) 
 
 
 @lru_cache(maxsize=4096)
-def _compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Callable[..., Any]:
+def compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Callable[..., Any]:
+    """The form as compiled code for one static shape; built anew for each `variant`."""
     return torch.compile(function(form, names, variant), dynamic=False)
 
 
@@ -180,10 +181,12 @@ def exists(form: Form) -> bool:
 class Outcome:
     """What one run gave, as float64 arrays in canonical axes: quantity ("value", "gradient z") -> numbers.
 
-    `exact` and `bound` are the running analysis' value and error bound (empty for an untracked run).
+    `dtypes` are those of the results themselves; `exact` and `bound` are the running analysis' value and error bound
+    (empty for an untracked run).
     """
 
     got: Mapping[str, Array]
+    dtypes: Mapping[str, torch.dtype]
     exact: Mapping[str, Array]
     bound: Mapping[str, Array]
     steps: tuple[Step, ...] = ()
@@ -222,7 +225,7 @@ def run(
     names = tuple(items)
     leaves = {name: items[name].requires_grad_() for name in identity.wrt}
     if mode == "compiled":
-        call = _compiled(form, names, (fmt or problem.format, layout, device))
+        call = compiled(form, names, (fmt or problem.format, layout, device))
     else:
         call = function(form, names)
     tracker = Tracker(device=device, as_is=as_is or {}, history=history) if track else None
@@ -256,11 +259,13 @@ def run(
         return _canonical(identity, plan, rows, axes[quantity], tensor)
 
     got = {quantity: canonical(quantity, tensor) for quantity, tensor in results.items()}
+    dtypes = {quantity: tensor.dtype for quantity, tensor in results.items()}
     if tracker is None:
-        return Outcome(got, {}, {})
+        return Outcome(got, dtypes, {}, {})
     shadows = {quantity: tracker.shadow(tensor) for quantity, tensor in results.items()}
     return Outcome(
         got,
+        dtypes,
         {quantity: canonical(quantity, shadow.v) for quantity, shadow in shadows.items()},
         {quantity: canonical(quantity, shadow.e) for quantity, shadow in shadows.items()},
         tuple(tracker.steps),
