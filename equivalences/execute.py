@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -164,7 +165,29 @@ def function(form: Form, names: tuple[str, ...], variant: tuple[str, ...] = ()) 
 @lru_cache(maxsize=4096)
 def compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Callable[..., Any]:
     """The form as compiled code for one static shape; built anew for each `variant`."""
-    return torch.compile(function(form, names, variant), dynamic=False)
+    with _validation_off():
+        made = torch.compile(function(form, names, variant), dynamic=False)
+
+    def call(**items: Any) -> Any:
+        with _validation_off():
+            return made(**items)
+
+    return call
+
+
+@contextmanager
+def _validation_off() -> Iterator[None]:
+    """Distributions do not validate, as torch.compile has it, but on leaving they do again.
+
+    torch.compile switches it off for the whole process, eager code included (pytorch/pytorch#185438).
+    """
+    distribution = torch.distributions.Distribution
+    before = distribution._validate_args
+    distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        distribution.set_default_validate_args(before)
 
 
 def exists(form: Form) -> bool:

@@ -45,7 +45,7 @@ def _lines() -> Iterator[str]:
     yield ""
     yield f"{len(SPECIAL_VALUES)} entries, {deviating} of which PyTorch does otherwise (last column)."
     yield "Right is the limit where there is one (0 times what grows without bound is 0 while the factor stays 0), else"
-    yield "what is documented, else nan.  The gradient is that of the first input, under an upstream gradient of 1 (or `g`)."
+    yield "what is documented, else nan.  The gradient is that of the first input, under the upstream gradient g, or 1."
     for operation, entries in groupby(SPECIAL_VALUES, key=lambda entry: entry.operation):
         rows = list(entries)
         yield ""

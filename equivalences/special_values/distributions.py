@@ -16,6 +16,7 @@ _categorical = partial(SpecialValue, "Categorical", source=_page)
 _bernoulli = partial(SpecialValue, "Bernoulli", source=_page)
 
 NONE, SUM, MEAN, BATCH = ({"reduction": reduction} for reduction in ("none", "sum", "mean", "batchmean"))
+UNCHECKED = "dynamo switches the validation of distributions off"
 LOG_PROB = "torch.distributions.Categorical(logits=z).log_prob(y)"
 DIVERGENCE = (
     "Categorical = torch.distributions.Categorical\ntorch.distributions.kl_divergence(Categorical(p), Categorical(q))"
@@ -76,6 +77,7 @@ TABLE = (
         items={"z": [[0.0, nan]], "y": [0]},
         outcome=Raises(ValueError, "Expected parameter logits"),
         why="no distribution",
+        deviations=(Deviation(Gives([nan], [[nan, nan]]), "", UNCHECKED, modes=("compiled",), seen=SEEN),),
     ),
     _categorical(
         "every logit -inf",
@@ -83,6 +85,7 @@ TABLE = (
         items={"z": [[-inf, -inf]], "y": [0]},
         outcome=Raises(ValueError, "Expected parameter logits"),
         why="no distribution",
+        deviations=(Deviation(Gives([nan], [[nan, nan]]), "", UNCHECKED, modes=("compiled",), seen=SEEN),),
     ),
     _categorical(
         "a class that is not there",
@@ -90,6 +93,11 @@ TABLE = (
         items={"z": [[0.0, 1.0]], "y": [2]},
         outcome=Raises(ValueError, "Expected value argument"),
         why="outside the support",
+        deviations=(
+            Deviation(
+                Raises(RuntimeError, "index out of bounds"), "", "another exception", modes=("compiled",), seen=SEEN
+            ),
+        ),
     ),
     _categorical(
         "a negative class",
@@ -97,6 +105,11 @@ TABLE = (
         items={"z": [[0.0, 1.0]], "y": [-1]},
         outcome=Raises(ValueError, "Expected value argument"),
         why="outside the support",
+        deviations=(
+            Deviation(
+                Raises(RuntimeError, "index out of bounds"), "", "another exception", modes=("compiled",), seen=SEEN
+            ),
+        ),
     ),
     _categorical(
         "entropy, a logit -inf",
@@ -111,6 +124,7 @@ TABLE = (
         items={"p": [[0.0, 0.0]], "y": [0]},
         outcome=Raises(ValueError, "Expected parameter probs"),
         why="no distribution",
+        deviations=(Deviation(Gives([nan], [[nan, nan]]), "", UNCHECKED, modes=("compiled",), seen=SEEN),),
     ),
     _categorical(
         "a negative probability",
@@ -118,6 +132,10 @@ TABLE = (
         items={"p": [[1.5, -0.5]], "y": [0]},
         outcome=Raises(ValueError, "Expected parameter probs"),
         why="no distribution",
+        formats=("float32",),
+        deviations=(
+            Deviation(Gives([-1.1920930376163597e-07], [[0, 0]]), "", UNCHECKED, modes=("compiled",), seen=SEEN),
+        ),
     ),
     _categorical(
         "kl_divergence, a class that neither has",
@@ -156,13 +174,23 @@ TABLE = (
         items={"z": [nan], "t": [1.0]},
         outcome=Raises(ValueError, "Expected parameter logits"),
         why="no distribution",
+        deviations=(Deviation(Gives([nan], [nan]), "", UNCHECKED, modes=("compiled",), seen=SEEN),),
     ),
     _bernoulli(
         "neither 0 nor 1",
         call=BINARY,
-        items={"z": [0.0], "t": [0.5]},
+        items={"z": [1000.0], "t": [2.0]},
         outcome=Raises(ValueError, "Expected value argument"),
         why="outside the support",
+        deviations=(
+            Deviation(
+                Gives([1000], [1]),
+                "",
+                UNCHECKED + ": a logarithm of a probability above 0",
+                modes=("compiled",),
+                seen=SEEN,
+            ),
+        ),
     ),
     _bernoulli(
         "a probability above 1",
@@ -170,6 +198,8 @@ TABLE = (
         items={"p": [1.5], "t": [1.0]},
         outcome=Raises(ValueError, "Expected parameter probs"),
         why="no probability",
+        formats=("float32",),
+        deviations=(Deviation(Gives([-1.1920930376163597e-07], [0]), "", UNCHECKED, modes=("compiled",), seen=SEEN),),
     ),
     _bernoulli(
         "probability 0 for 1",

@@ -8,7 +8,7 @@ from math import nan
 import numpy as np
 
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
-from equivalences.special_values.cross_entropy import IGNORED, IGNORED_ROW, MEAN, NO_GRADIENT, SUM
+from equivalences.special_values.cross_entropy import IGNORED, IGNORED_ROW, MEAN, NO_GRADIENT, OUT_OF_BOUNDS, SUM
 from equivalences.special_values.softmax import DOCS, SEEN
 
 _linear = partial(
@@ -25,7 +25,7 @@ TABLE = (
     *(
         entry
         for options, chunks, lost, refused in (
-            ("", "", 1024, ()),
+            ("", "", 1024, (OUT_OF_BOUNDS,)),
             (
                 ", in chunks",
                 ", options=nn.LinearCrossEntropyOptions()",

@@ -8,7 +8,7 @@ from math import inf, nan
 import numpy as np
 
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
-from equivalences.special_values.cross_entropy import GOOD, IGNORED, MEAN, NO_GRADIENT, NONE, SUM
+from equivalences.special_values.cross_entropy import GOOD, IGNORED, MEAN, NO_GRADIENT, NONE, OUT_OF_BOUNDS, SUM
 from equivalences.special_values.softmax import DOCS, SEEN
 
 _nll = partial(
@@ -73,12 +73,14 @@ TABLE = (
         items={"x": [GOOD], "y": [2], "weight": None, **NONE},
         outcome=Raises(IndexError, "Target 2 is out of bounds"),
         why="classes are 0 and 1",
+        deviations=(OUT_OF_BOUNDS,),
     ),
     _nll(
         "a negative target",
         items={"x": [GOOD], "y": [-1], "weight": None, **NONE},
         outcome=Raises(IndexError, "Target -1 is out of bounds"),
         why="only ignore_index may be negative",
+        deviations=(OUT_OF_BOUNDS,),
     ),
     _nll(
         "a target too large, (N, C, d1, d2)",
@@ -86,6 +88,7 @@ TABLE = (
         items={"x": [GOOD], "y": [2], "weight": None, **NONE},
         outcome=Raises(IndexError, "Target 2 is out of bounds"),
         why="classes are 0 and 1",
+        deviations=(OUT_OF_BOUNDS,),
     ),
     _nll(
         "probability targets",

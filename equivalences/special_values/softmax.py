@@ -70,6 +70,15 @@ TABLE = (
         outcome=Raises(NotImplementedError, "not implemented for 'Long'"),
         why="only floating-point formats",
         formats=("float32",),
+        deviations=(
+            Deviation(
+                Gives([[0, 0]], dtype="int64"),
+                "https://github.com/pytorch/pytorch/issues/198155",
+                "probabilities cut to integers",
+                modes=("compiled",),
+                seen=SEEN,
+            ),
+        ),
     ),
     _softmax(
         "a dimension that is not there",
