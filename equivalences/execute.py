@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,29 +166,30 @@ def function(form: Form, names: tuple[str, ...], variant: tuple[str, ...] = ()) 
 @lru_cache(maxsize=4096)
 def compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Callable[..., Any]:
     """The form as compiled code for one static shape; built anew for each `variant`."""
-    with _validation_off():
-        made = torch.compile(function(form, names, variant), dynamic=False)
-
-    def call(**items: Any) -> Any:
-        with _validation_off():
-            return made(**items)
-
-    return call
+    return torch.compile(function(form, names, variant), dynamic=False)
 
 
 @contextmanager
-def _validation_off() -> Iterator[None]:
-    """Distributions do not validate, as torch.compile has it, but on leaving they do again.
+def running(mode: str) -> Iterator[None]:
+    """Around everything that compiles or runs compiled code (nothing, around eager code).
 
-    torch.compile switches it off for the whole process, eager code included (pytorch/pytorch#185438).
+    The compiler's warnings, of deprecated parts of its own, are no concern of the form's.  Distributions do not
+    validate, as torch.compile has it; but it has it so for the whole process, eager code included, and for good
+    (pytorch/pytorch#185438):
+    on leaving they do again.
     """
+    if mode == "eager":
+        yield
+        return
     distribution = torch.distributions.Distribution
     before = distribution._validate_args
-    distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        distribution.set_default_validate_args(before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        distribution.set_default_validate_args(False)
+        try:
+            yield
+        finally:
+            distribution.set_default_validate_args(before)
 
 
 def exists(form: Form) -> bool:
@@ -248,7 +250,8 @@ def run(
     names = tuple(items)
     leaves = {name: items[name].requires_grad_() for name in identity.wrt}
     if mode == "compiled":
-        call = compiled(form, names, (fmt or problem.format, layout, device))
+        with running(mode):
+            call = compiled(form, names, (fmt or problem.format, layout, device))
     else:
         call = function(form, names)
     tracker = Tracker(device=device, as_is=as_is or {}, history=history) if track else None
@@ -268,7 +271,8 @@ def run(
         return found
 
     if tracker is None:
-        results = both()
+        with running(mode):
+            results = both()
     else:
         for item in (*items.values(), upstream):
             if isinstance(item, Tensor):

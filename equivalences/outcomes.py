@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -43,9 +42,7 @@ def run(entry: SpecialValue, fmt: str, device: str = "cpu", mode: str = "eager")
     static = tuple(str(item.shape if isinstance(item, torch.Tensor) else item) for item in items.values())
     made = execute.function if mode == "eager" else execute.compiled
     try:
-        with warnings.catch_warnings():
-            if mode != "eager":
-                warnings.simplefilter("ignore")  # what the compiler has to say
+        with execute.running(mode):
             value = made(form(entry.call), names, (fmt, device, *static))(**items)
             gradient = None
             if value.requires_grad:

@@ -41,6 +41,13 @@ def test_form(name: str, label: str, fmt: str) -> None:
         assert not judgement.failed, failure.text(judgement)
 
 
+def test_eager_code_is_left_alone() -> None:
+    with execute.running("compiled"):
+        torch.compile(lambda: None, backend="eager")
+        assert not torch.distributions.Distribution._validate_args
+    assert torch.distributions.Distribution._validate_args, "torch.compile switched validation off, and it stayed off"
+
+
 def test_defect_of_compiled_code_alone() -> None:
     defect = next(defect for defect in KNOWN_DEFECTS if defect.modes == ("compiled",))
     if judge.torch_version() not in defect.seen:
@@ -65,7 +72,6 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.compile(execute.function(form, names, ("traced", *variant)), backend="eager", dynamic=False)
 
     monkeypatch.setattr(execute, "compiled", compiled)
-    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)  # torch.compile sets it: undone
 
 
 WRONG = "x = F.cross_entropy(z, y, reduction='none')\n"

@@ -245,6 +245,31 @@ TABLE = (
         items={"z": [1000.0], "t": [0], **NONE},
         outcome=Raises(RuntimeError, "can't be cast to the desired output type Long"),
         why="targets are in the format of the input",
+        deviations=(
+            Deviation(
+                Raises(RuntimeError, "Autograd not support dtype: Long"),
+                "",
+                "another message",
+                modes=("compiled",),
+                seen=SEEN,
+            ),
+        ),
+    ),
+    _logits(
+        "integer targets, no gradient asked for",
+        call="F.binary_cross_entropy_with_logits(z.detach(), t, reduction=reduction)",
+        items={"z": [2.5], "t": [0], **NONE},
+        outcome=Raises(RuntimeError, "can't be cast to the desired output type Long"),
+        why="targets are in the format of the input",
+        deviations=(
+            Deviation(
+                Gives([2], dtype="int64"),
+                "https://github.com/pytorch/pytorch/issues/198155",
+                "the loss is cut to an integer",
+                modes=("compiled",),
+                seen=SEEN,
+            ),
+        ),
     ),
     _logits(
         "weight 0",
