@@ -58,14 +58,13 @@ def differs(got: Gives | Exception, said: Gives | Raises, fmt: str) -> str:
 
     An exception that dynamo wraps while it traces counts as the one that it wraps, told by its message.
     """
-    if isinstance(said, Raises):
-        if isinstance(got, Gives):
-            return f"gives {_shown(got)} and raises nothing"
-        wrapped = type(got).__module__ == "torch._dynamo.exc"
-        if (type(got) is said.error or wrapped) and re.search(said.match, str(got)):
-            return ""
     if isinstance(got, Exception):
-        return f"raises {type(got).__name__}: {' / '.join(str(got).split(chr(10)))}"
+        wrapped = type(got).__module__ == "torch._dynamo.exc"
+        if isinstance(said, Raises) and (type(got) is said.error or wrapped) and re.search(said.match, str(got)):
+            return ""
+        return f"raises {type(got).__name__}: {' / '.join(str(got).splitlines())}"
+    if isinstance(said, Raises):
+        return f"gives {_shown(got)} and raises nothing"
     same = _equal(got.value, said.value) and got.dtype == (said.dtype or fmt)
     if same and (said.gradient is None or (got.gradient is not None and _equal(got.gradient, said.gradient))):
         return ""
