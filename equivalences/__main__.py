@@ -1,4 +1,4 @@
-"""`python -m equivalences verify|compare|list|show`: the whole catalogue on this machine, without pytest.
+"""`python -m equivalences COMMAND`: the whole catalogue on this machine, without pytest.
 
 Exit status 0: everything holds; 1: something does not, and the reports say what; 2: wrong usage, in one line;
 130: interrupted.
@@ -41,7 +41,7 @@ def _positive(text: str) -> int:
 
 def _parser() -> _Parser:
     parser = _Parser(prog="python -m equivalences", description=__doc__.splitlines()[0], allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", metavar="verify|compare|list|show", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     verify = commands.add_parser("verify", help="judge the catalogue on this machine", allow_abbrev=False)
     verify.add_argument("--identity", action="append", default=[], metavar="NAME", help="a name, a family or a glob")
     verify.add_argument("--format", action="append", default=[], metavar="FORMAT", help="float64, float32, ...")
@@ -61,6 +61,8 @@ def _parser() -> _Parser:
     show = commands.add_parser("show", help="one identity or pitfall")
     show.add_argument("name", metavar="NAME")
     show.set_defaults(run=_show)
+    special = commands.add_parser("special", help="what is right at inf, nan, nothing and nonsense, as Markdown")
+    special.set_defaults(run=_special)
     return parser
 
 
@@ -196,7 +198,7 @@ def _compare(asked: Any, console: Console) -> int:
     return FAILED if failing else 0
 
 
-# --- list and show ---------------------------------------------------------------------------------------------------
+# --- list, show and special ------------------------------------------------------------------------------------------
 
 
 def _list(asked: Any, console: Console) -> int:
@@ -216,6 +218,13 @@ def _show(asked: Any, console: Console) -> int:
     except choices.Unknown as error:
         raise Usage(str(error)) from None
     console.print(describe.entry(entry), soft_wrap=True)
+    return 0
+
+
+def _special(asked: Any, console: Console) -> int:
+    from equivalences.report import special
+
+    print(special.page(), end="")
     return 0
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -163,8 +165,32 @@ def function(form: Form, names: tuple[str, ...], variant: tuple[str, ...] = ()) 
 
 
 @lru_cache(maxsize=4096)
-def _compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Callable[..., Any]:
+def compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Callable[..., Any]:
+    """The form as compiled code for one static shape; built anew for each `variant`."""
     return torch.compile(function(form, names, variant), dynamic=False)
+
+
+@contextmanager
+def running(mode: str) -> Iterator[None]:
+    """Around everything that compiles or runs compiled code (nothing, around eager code).
+
+    The compiler's warnings, of deprecated parts of its own, are no concern of the form's.  Distributions do not
+    validate, as torch.compile has it; but it has it so for the whole process, eager code included, and for good
+    (pytorch/pytorch#185438):
+    on leaving they do again.
+    """
+    if mode == "eager":
+        yield
+        return
+    distribution = torch.distributions.Distribution
+    before = distribution._validate_args
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        distribution.set_default_validate_args(False)
+        try:
+            yield
+        finally:
+            distribution.set_default_validate_args(before)
 
 
 def exists(form: Form) -> bool:
@@ -181,10 +207,12 @@ def exists(form: Form) -> bool:
 class Outcome:
     """What one run gave, as float64 arrays in canonical axes: quantity ("value", "gradient z") -> numbers.
 
-    `exact` and `bound` are the running analysis' value and error bound (empty for an untracked run).
+    `dtypes` are those of the results themselves; `exact` and `bound` are the running analysis' value and error bound
+    (empty for an untracked run).
     """
 
     got: Mapping[str, Array]
+    dtypes: Mapping[str, torch.dtype]
     exact: Mapping[str, Array]
     bound: Mapping[str, Array]
     steps: tuple[Step, ...] = ()
@@ -223,7 +251,8 @@ def run(
     names = tuple(items)
     leaves = {name: items[name].requires_grad_() for name in identity.wrt}
     if mode == "compiled":
-        call = _compiled(form, names, (fmt or problem.format, layout, device))
+        with running(mode):
+            call = compiled(form, names, (fmt or problem.format, layout, device))
     else:
         call = function(form, names)
     tracker = Tracker(device=device, as_is=as_is or {}, history=history) if track else None
@@ -243,7 +272,8 @@ def run(
         return found
 
     if tracker is None:
-        results = both()
+        with running(mode):
+            results = both()
     else:
         for item in (*items.values(), upstream):
             if isinstance(item, Tensor):
@@ -257,11 +287,13 @@ def run(
         return _canonical(identity, plan, rows, axes[quantity], tensor)
 
     got = {quantity: canonical(quantity, tensor) for quantity, tensor in results.items()}
+    dtypes = {quantity: tensor.dtype for quantity, tensor in results.items()}
     if tracker is None:
-        return Outcome(got, {}, {})
+        return Outcome(got, dtypes, {}, {})
     shadows = {quantity: tracker.shadow(tensor) for quantity, tensor in results.items()}
     return Outcome(
         got,
+        dtypes,
         {quantity: canonical(quantity, shadow.v) for quantity, shadow in shadows.items()},
         {quantity: canonical(quantity, shadow.e) for quantity, shadow in shadows.items()},
         tuple(tracker.steps),

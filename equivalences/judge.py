@@ -181,7 +181,10 @@ def measure(
             run = execute.run(identity, form, problem, layout=layout, device=device, track=not identity.bitwise)
         got = run.got
         if mode == "compiled":
-            got = execute.run(identity, form, problem, layout=layout, device=device, mode=mode, track=False).got
+            compiled = execute.run(identity, form, problem, layout=layout, device=device, mode=mode, track=False)
+            if compiled.dtypes != run.dtypes:
+                raise TypeError(f"the results are {dict(compiled.dtypes)}, those of eager code {dict(run.dtypes)}")
+            got = compiled.got
     except Exception as error:
         return [Crash(identity, form, problem, **where, error=error)]
     if identity.bitwise:

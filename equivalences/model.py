@@ -214,3 +214,56 @@ class KnownDefect:
     modes: tuple[str, ...] = ("eager", "compiled")
     seen: tuple[str, ...] = ()
     fixed: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Gives:
+    """The outcome of an operation on special values that PyTorch accepts: exactly these numbers (-0 equals 0).
+
+    value     a number or a nested list; every finite number is exact in every format of the entry.
+    gradient  of the value, with respect to the entry's first item, under the upstream gradient ``g`` (1 without
+              one); None: it is not defined, or not asked for.
+    dtype     of the value: that of the first item unless named.
+    """
+
+    value: Any
+    gradient: Any = None
+    dtype: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Deviation:
+    """What PyTorch does instead of what is right, in some formats, modes and releases.
+
+    `seen` are the releases in which it was seen; in those that do not have it any more the entry is to be deleted.
+    """
+
+    outcome: Gives | Raises
+    link: str
+    why: str = ""
+    formats: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
+    modes: tuple[str, ...] = ("eager", "compiled")
+    seen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class SpecialValue:
+    """An operation at inf, nan, nothing or nonsense, and what is right there: by its limit, else by its documentation.
+
+    operation  the table's heading: entries of one operation stand together.
+    name       what is special, in a few words: unique for the operation.
+    call       an expression as in `Form`, over the names of `items`.
+    items      as in `Problem`: lists of real numbers are taken in the format, of integers as they are.
+    deviations what PyTorch does instead (at most one applies to a format, mode and release).
+    """
+
+    operation: str
+    name: str
+    call: str
+    items: Mapping[str, Any]
+    outcome: Gives | Raises
+    why: str
+    source: str = ""
+    deviations: tuple[Deviation, ...] = ()
+    formats: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
+    needs: str = ""

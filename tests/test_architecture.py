@@ -20,7 +20,7 @@ LAYERS = (
     ("catalogue",),
     ("known_defects", "faults", "special_values"),
     ("execute",),
-    ("judge",),
+    ("judge", "outcomes"),
     ("sweep", "ledger"),
     ("choices",),
     ("report",),
@@ -75,5 +75,5 @@ def test_imports(path: Path) -> None:
 
 def test_no_dead_entry() -> None:
     there = {unit(path) for path in FILES}
-    planned = {"faults", "special_values", "ledger"}
+    planned = {"faults", "ledger"}
     assert set(LEVEL) - planned <= there

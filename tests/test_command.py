@@ -49,7 +49,7 @@ def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         ("show nothing", "unknown identity or pitfall 'nothing'"),
         ("veryfy", "invalid choice: 'veryfy'"),
         ("compare /no/such/a.json b.json", "cannot read /no/such/a.json: No such file or directory"),
-        ("", "required: verify|compare|list|show"),
+        ("", "required: COMMAND"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(command: Callable[..., Outcome], arguments: str, said: str) -> None:

@@ -10,12 +10,13 @@ from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES, PITFALLS
 from equivalences.execute import LAYOUTS
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form, Identity, KnownDefect, Pitfall, Raises, Warns
+from equivalences.special_values import SPECIAL_VALUES
 
 AXES = {"": "a number", "R": "a number a row", "C": "a number a class", "RC": "rows x classes"}
 
 
 def catalogue() -> Iterator[str]:
-    """One line an identity, by family, with its statement and number of forms; then the pitfalls."""
+    """One line an identity, by family, with its statement and number of forms; then pitfalls and special values."""
     width = max(map(len, [*IDENTITIES, *PITFALLS]))
     for family in FAMILIES:
         members = [identity for name, identity in IDENTITIES.items() if FAMILY_OF[name] == family]
@@ -27,6 +28,8 @@ def catalogue() -> Iterator[str]:
         yield f"pitfalls: {len(PITFALLS)}"
     for name, pitfall in PITFALLS.items():
         yield f"  {name:{width}} of {pitfall.of.name}: {pitfall.statement}"
+    operations = len({entry.operation for entry in SPECIAL_VALUES})
+    yield f"special values: {len(SPECIAL_VALUES)} of {operations} operations (`python -m equivalences special`)"
 
 
 def entry(found: Identity | Pitfall) -> str:

@@ -1,0 +1,77 @@
+"""The table of special values as a page of Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.special_values import SPECIAL_VALUES
+
+_FORMATS = ("float64", "float32", "bfloat16", "float16")
+
+
+def page() -> str:
+    """The whole table: a section an operation."""
+    return "\n".join(_lines()) + "\n"
+
+
+def outcome(said: Gives | Raises) -> str:
+    """An outcome in a few words: value and gradient, or exception."""
+    if isinstance(said, Raises):
+        return f"`{said.error.__name__}`"
+    dtype = f", {said.dtype}" if said.dtype else ""
+    return f"{_number(said.value)}{dtype}" + ("" if said.gradient is None else f"; gradient {_number(said.gradient)}")
+
+
+def _number(item: Any) -> str:
+    if isinstance(item, np.ndarray):
+        return f"shape {item.shape}" if item.size == 0 else _number(item.tolist())
+    if isinstance(item, list):
+        return "[" + ", ".join(map(_number, item)) + "]"
+    return str(item) if isinstance(item, str) or item is None or not math.isfinite(item) else f"{item:g}"
+
+
+def _lines() -> Iterator[str]:
+    deviating = sum(bool(entry.deviations) for entry in SPECIAL_VALUES)
+    yield "# Special values"
+    yield ""
+    yield "Made by `python -m equivalences special` from `equivalences/special_values/`; run by"
+    yield "`tests/test_special_values.py`, eager and (`--mode compiled`) compiled."
+    yield ""
+    yield f"{len(SPECIAL_VALUES)} entries, {deviating} of which PyTorch does otherwise (last column)."
+    yield "Right is the limit where there is one (0 times what grows without bound is 0 while the factor stays 0), else"
+    yield "what is documented, else nan.  The gradient is that of the first input, under the upstream gradient g, or 1."
+    for operation, entries in groupby(SPECIAL_VALUES, key=lambda entry: entry.operation):
+        rows = list(entries)
+        yield ""
+        yield f"## {operation}"
+        yield ""
+        yield from (f"<{source}>" for source in dict.fromkeys(entry.source for entry in rows))
+        yield ""
+        yield "| what | call | inputs | right | why | PyTorch instead |"
+        yield "|---|---|---|---|---|---|"
+        for entry in rows:
+            yield f"| {' | '.join(_cells(entry))} |"
+
+
+def _cells(entry: SpecialValue) -> Iterator[str]:
+    yield entry.name + ("" if entry.formats == _FORMATS else f" ({', '.join(entry.formats)})")
+    yield f"`{' ; '.join(entry.call.splitlines())}`"
+    yield ", ".join(f"{name} = {_number(item)}" for name, item in entry.items.items() if item is not None)
+    yield outcome(entry.outcome)
+    yield entry.why
+    yield "<br>".join(map(_deviation, entry.deviations))
+
+
+def _deviation(deviation: Deviation) -> str:
+    where = [] if deviation.formats == _FORMATS else list(deviation.formats)
+    where += [] if len(deviation.modes) == 2 else list(deviation.modes)
+    shown = f"{', '.join(where)}: " if where else ""
+    why = f" ({deviation.why})" if deviation.why else ""
+    link = f" [#{deviation.link.rpartition('/')[2]}]({deviation.link})" if deviation.link else ""
+    return f"{shown}{outcome(deviation.outcome)}{why}{link}; torch {', '.join(deviation.seen)}"

@@ -1,0 +1,22 @@
+"""Special values: one table of operation, input, what is right there, why, and what PyTorch does instead.  Data.
+
+Right is the limit, where there is one (an infinite logit stands for one that grows without bound; 0 times the
+infinite is 0 where the factor 0 stays 0 on the way), else what PyTorch documents; where neither says anything, nan.
+An entry is a few lines in one module below.  `docs/special_values.md` is made of it (`equivalences.report.special`).
+"""
+
+from __future__ import annotations
+
+from equivalences.model import SpecialValue
+from equivalences.special_values import (
+    binary,
+    cross_entropy,
+    distributions,
+    linear_cross_entropy,
+    nll_loss,
+    softmax,
+)
+
+_MODULES = (softmax, cross_entropy, nll_loss, linear_cross_entropy, binary, distributions)
+
+SPECIAL_VALUES: tuple[SpecialValue, ...] = tuple(entry for module in _MODULES for entry in module.TABLE)

@@ -1,0 +1,96 @@
+"""Special values of linear_cross_entropy, at once and in chunks: x W' are the logits."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import nan
+
+import numpy as np
+
+from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.special_values.cross_entropy import IGNORED, IGNORED_ROW, MEAN, NO_GRADIENT, OUT_OF_BOUNDS, SUM
+from equivalences.special_values.softmax import DOCS, SEEN
+
+_linear = partial(
+    SpecialValue,
+    "linear_cross_entropy",
+    call="F.linear_cross_entropy(x, W, y, reduction=reduction)",
+    source=DOCS + "torch.nn.functional.linear_cross_entropy.html",
+    needs="nn.functional.linear_cross_entropy",
+)
+
+HEAD = [[0.0, 0.0], [1.0, 0.0]]  # weights of a linear layer: the logits are 0 and the input's first number
+
+TABLE = (
+    *(
+        entry
+        for options, chunks, lost, refused in (
+            ("", "", 1024, (OUT_OF_BOUNDS,)),
+            (
+                ", in chunks",
+                ", options=nn.LinearCrossEntropyOptions()",
+                nan,
+                (
+                    Deviation(
+                        Raises(RuntimeError, "is out of bounds for dimension"), "", "another exception", seen=SEEN
+                    ),
+                ),
+            ),
+        )
+        for linear in (partial(_linear, call=f"F.linear_cross_entropy(x, W, y, reduction=reduction{chunks})"),)
+        for entry in (
+            linear(
+                f"an ignored row of nan{options}",
+                items={"x": [[1024.0, 0.0], [nan, nan]], "W": HEAD, "y": [0, IGNORED], **MEAN},
+                outcome=Gives(1024, [[1, 0], [0, 0]]),
+                why=NO_GRADIENT,
+                deviations=(Deviation(Gives(lost, [[1, 0], [nan, nan]]), IGNORED_ROW, "nan times 0", seen=SEEN),),
+            ),
+            linear(
+                f"an ignored row of nan, gradient of the weights{options}",
+                items={"W": HEAD, "x": [[1024.0, 0.0], [nan, nan]], "y": [0, IGNORED], **MEAN},
+                outcome=Gives(1024, [[-1024, 0], [1024, 0]]),
+                why=NO_GRADIENT,
+                deviations=(Deviation(Gives(lost, [[nan, nan], [nan, nan]]), IGNORED_ROW, "nan times 0", seen=SEEN),),
+            ),
+            linear(
+                f"every row ignored, mean{options}",
+                items={"x": [[1.0, 0.0]], "W": HEAD, "y": [IGNORED], **MEAN},
+                outcome=Gives(nan),
+                why="0/0",
+            ),
+            linear(
+                f"every row ignored, sum{options}",
+                items={"x": [[1.0, 0.0]], "W": HEAD, "y": [IGNORED], **SUM},
+                outcome=Gives(0, [[0, 0]]),
+                why="an empty sum",
+            ),
+            linear(
+                f"no row, mean{options}",
+                items={"x": np.zeros((0, 2)), "W": HEAD, "y": np.zeros(0, dtype=int), **MEAN},
+                outcome=Gives(nan, np.zeros((0, 2))),
+                why="0/0",
+            ),
+            linear(
+                f"no row, sum{options}",
+                items={"x": np.zeros((0, 2)), "W": HEAD, "y": np.zeros(0, dtype=int), **SUM},
+                outcome=Gives(0, np.zeros((0, 2))),
+                why="an empty sum",
+            ),
+            linear(
+                f"a target too large{options}",
+                items={"x": [[1.0, 0.0]], "W": HEAD, "y": [2], **MEAN},
+                outcome=Raises(IndexError, "Target 2 is out of bounds"),
+                why="classes are 0 and 1",
+                deviations=refused,
+            ),
+            linear(
+                f"a negative target{options}",
+                items={"x": [[1.0, 0.0]], "W": HEAD, "y": [-1], **MEAN},
+                outcome=Raises(IndexError, "Target -1 is out of bounds"),
+                why="only ignore_index may be negative",
+                deviations=refused,
+            ),
+        )
+    ),
+)

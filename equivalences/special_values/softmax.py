@@ -1,0 +1,160 @@
+"""Special values of softmax, log_softmax and logsumexp."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import inf, nan
+
+import numpy as np
+
+from equivalences.model import Deviation, Gives, Raises, SpecialValue
+
+DOCS = "https://docs.pytorch.org/docs/stable/generated/"
+SEEN = ("2.13.0", "2.14.1")
+
+_softmax = partial(SpecialValue, "softmax", call="F.softmax(z, 1)", source=DOCS + "torch.nn.Softmax.html")
+_log_softmax = partial(
+    SpecialValue, "log_softmax", call="F.log_softmax(z, 1)", source=DOCS + "torch.nn.LogSoftmax.html"
+)
+_logsumexp = partial(SpecialValue, "logsumexp", call="torch.logsumexp(z, 1)", source=DOCS + "torch.logsumexp.html")
+
+UNDEFINED = "inf - inf: the limit depends on the way"
+POSITIVE = "https://github.com/pytorch/pytorch/issues/6864"  # one +inf among finite logits
+SHIFT = "the largest logit is subtracted: inf - inf"
+
+
+def _nan(rows: int, columns: int) -> list[list[float]]:
+    return [[nan] * columns] * rows
+
+
+TABLE = (
+    _softmax(
+        "a logit -inf", items={"z": [[0.0, -inf]], "g": [[1.0, 2.0]]}, outcome=Gives([[1, 0]], [[0, 0]]), why="limit"
+    ),
+    _softmax(
+        "a logit +inf",
+        items={"z": [[0.0, inf]], "g": [[1.0, 2.0]]},
+        outcome=Gives([[0, 1]], [[0, 0]]),
+        why="limit",
+        deviations=(Deviation(Gives(_nan(1, 2), _nan(1, 2)), POSITIVE, SHIFT, seen=SEEN),),
+    ),
+    _softmax("two logits +inf", items={"z": [[inf, inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
+    _softmax("every logit -inf", items={"z": [[-inf, -inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
+    _softmax("a logit nan", items={"z": [[0.0, nan]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why="nan is passed on"),
+    _softmax(
+        "a row of nan beside a good one",
+        items={"z": [[0.0, nan], [0.0, -inf]]},
+        outcome=Gives([[nan, nan], [1, 0]], [[nan, nan], [0, 0]]),
+        why="rows are independent",
+    ),
+    _softmax("one class", items={"z": [[-5.0]]}, outcome=Gives([[1]], [[0]]), why="constant 1"),
+    _softmax(
+        "one class, -inf",
+        items={"z": [[-inf]]},
+        outcome=Gives([[1]], [[0]]),
+        why="constant 1",
+        deviations=(
+            Deviation(Gives([[nan]], [[nan]]), "https://github.com/pytorch/pytorch/issues/49724", SHIFT, seen=SEEN),
+        ),
+    ),
+    _softmax("no class", items={"z": [[], []]}, outcome=Gives([[], []], [[], []]), why="nothing to compute"),
+    _softmax(
+        "no row",
+        items={"z": np.zeros((0, 2))},
+        outcome=Gives(np.zeros((0, 2)), np.zeros((0, 2))),
+        why="nothing to compute",
+    ),
+    _softmax(
+        "integer logits",
+        items={"z": [[0, 1]]},
+        outcome=Raises(NotImplementedError, "not implemented for 'Long'"),
+        why="only floating-point formats",
+        formats=("float32",),
+        deviations=(
+            Deviation(
+                Gives([[0, 0]], dtype="int64"),
+                "https://github.com/pytorch/pytorch/issues/198155",
+                "probabilities cut to integers",
+                modes=("compiled",),
+                seen=SEEN,
+            ),
+        ),
+    ),
+    _softmax(
+        "a dimension that is not there",
+        call="F.softmax(z, 2)",
+        items={"z": [[0.0, 1.0]]},
+        outcome=Raises(IndexError, "Dimension out of range"),
+        why="-2 to 1 are",
+    ),
+    _log_softmax("a logit -inf", items={"z": [[0.0, -inf]]}, outcome=Gives([[0, -inf]], [[-1, 1]]), why="limit"),
+    _log_softmax(
+        "a logit +inf",
+        items={"z": [[0.0, inf]]},
+        outcome=Gives([[-inf, 0]], [[1, -1]]),
+        why="limit",
+        deviations=(Deviation(Gives(_nan(1, 2), _nan(1, 2)), POSITIVE, SHIFT, seen=SEEN),),
+    ),
+    _log_softmax("two logits +inf", items={"z": [[inf, inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
+    _log_softmax("every logit -inf", items={"z": [[-inf, -inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
+    _log_softmax(
+        "a logit nan", items={"z": [[0.0, nan]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why="nan is passed on"
+    ),
+    _log_softmax(
+        "a row of nan beside a good one",
+        items={"z": [[0.0, nan], [0.0, -inf]]},
+        outcome=Gives([[nan, nan], [0, -inf]], [[nan, nan], [-1, 1]]),
+        why="rows are independent",
+    ),
+    _log_softmax("one class", items={"z": [[-5.0]]}, outcome=Gives([[0]], [[0]]), why="constant 0"),
+    _log_softmax("no class", items={"z": [[], []]}, outcome=Gives([[], []], [[], []]), why="nothing to compute"),
+    _log_softmax(
+        "no row",
+        items={"z": np.zeros((0, 2))},
+        outcome=Gives(np.zeros((0, 2)), np.zeros((0, 2))),
+        why="nothing to compute",
+    ),
+    _logsumexp("a logit -inf", items={"z": [[0.0, -inf]]}, outcome=Gives([0], [[1, 0]]), why="limit"),
+    _logsumexp(
+        "a logit +inf",
+        items={"z": [[0.0, inf]]},
+        outcome=Gives([inf], [[0, 1]]),
+        why="limit; logaddexp gives it",
+        deviations=(
+            Deviation(
+                Gives([inf], [[0, nan]]), "https://github.com/pytorch/pytorch/issues/49724", "exp(z - lse)", seen=SEEN
+            ),
+        ),
+    ),
+    _logsumexp(
+        "every logit -inf",
+        items={"z": [[-inf, -inf]]},
+        outcome=Gives([-inf], _nan(1, 2)),
+        why="the limit of the value; the gradient's depends on the way",
+    ),
+    _logsumexp("a logit nan", items={"z": [[0.0, nan]]}, outcome=Gives([nan], _nan(1, 2)), why="nan is passed on"),
+    _logsumexp("nan and +inf", items={"z": [[inf, nan]]}, outcome=Gives([nan], _nan(1, 2)), why="nan is passed on"),
+    _logsumexp("one class", items={"z": [[-5.0]]}, outcome=Gives([-5], [[1]]), why="the identity"),
+    _logsumexp(
+        "one class, -inf",
+        items={"z": [[-inf]]},
+        outcome=Gives([-inf], [[1]]),
+        why="the identity",
+        deviations=(
+            Deviation(
+                Gives([-inf], [[nan]]), "https://github.com/pytorch/pytorch/issues/49724", "exp(z - lse)", seen=SEEN
+            ),
+        ),
+    ),
+    _logsumexp(
+        "no class", items={"z": [[], []]}, outcome=Gives([-inf, -inf], [[], []]), why="the logarithm of an empty sum"
+    ),
+    _logsumexp("no row", items={"z": np.zeros((0, 2))}, outcome=Gives([], np.zeros((0, 2))), why="nothing to compute"),
+    _logsumexp(
+        "integer logits",
+        items={"z": [[-3]]},
+        outcome=Gives([-3], dtype="float32"),
+        why="integers become the default format",
+        formats=("float32",),
+    ),
+)

@@ -1,0 +1,96 @@
+"""Compiled code in the default gate: a few forms, one defect and one special value; `--mode compiled` runs all.
+
+Compiling costs seconds a form (and some 20 once for a precompiled header, unless inductor's cache has it).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from equivalences import execute, judge, outcomes, sweep
+from equivalences.catalogue import IDENTITIES
+from equivalences.judge import Crash, Measurement
+from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.model import Form, Identity, Problem
+from equivalences.report import failure
+from equivalences.special_values import SPECIAL_VALUES
+
+
+def measured(identity: Identity, form: Form, fmt: str) -> list[judge.Judgement]:
+    """The form's judgements on the edge problem that has compiled code's one shape."""
+    problem: Problem = sweep.edges(identity, fmt, "compiled")[0][0]
+    return judge.measure(identity, form, problem, layout=judge.layouts(identity)[0], mode="compiled")
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "fmt"),
+    [
+        ("cross_entropy_options_reduced", "F.cross_entropy", "bfloat16"),
+        ("binary_cross_entropy", "F.binary_cross_entropy_with_logits(z, t, reduction='none')", "float32"),
+    ],
+)
+def test_form(name: str, label: str, fmt: str) -> None:
+    identity = IDENTITIES[name]
+    form = next(form for form in identity.forms if form.label == label)
+    met = measured(identity, form, fmt)
+    assert {m.quantity for m in met if isinstance(m, Measurement)} == {"value", "gradient z"}
+    for judgement in met:
+        assert not judgement.failed, failure.text(judgement)
+
+
+def test_eager_code_is_left_alone() -> None:
+    with execute.running("compiled"):
+        torch.compile(lambda: None, backend="eager")
+        assert not torch.distributions.Distribution._validate_args
+    assert torch.distributions.Distribution._validate_args, "torch.compile switched validation off, and it stayed off"
+
+
+def test_defect_of_compiled_code_alone() -> None:
+    defect = next(defect for defect in KNOWN_DEFECTS if defect.modes == ("compiled",))
+    if judge.torch_version() not in defect.seen:
+        pytest.skip(f"seen in torch {', '.join(defect.seen)}: add this release to `seen` if the witness fails here")
+    assert judge.still_defective(defect), f"fixed: delete {defect.name} from equivalences/known_defects.py"
+
+
+def test_special_value_of_compiled_code_alone() -> None:
+    entry = next(entry for entry in SPECIAL_VALUES if any(d.modes == ("compiled",) for d in entry.deviations))
+    fmt = entry.deviations[0].formats[0]
+    assert not outcomes.broken(entry, fmt, "cpu", "compiled", judge.torch_version())
+
+
+# --- the gate can fail: forms that are wrong only where they are compiled -------------------------------------------
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code is traced, and run without inductor: fast, and the same to whoever asks `is_compiling`."""
+
+    def compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Any:
+        return torch.compile(execute.function(form, names, ("traced", *variant)), backend="eager", dynamic=False)
+
+    monkeypatch.setattr(execute, "compiled", compiled)
+
+
+WRONG = "x = F.cross_entropy(z, y, reduction='none')\n"
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (WRONG + "x * 1.001 if torch.compiler.is_compiling() else x", ""),
+        (WRONG + "x.double() if torch.compiler.is_compiling() else x", "torch.float64"),
+        (WRONG + "x.refuse() if torch.compiler.is_compiling() else x", "refuse"),
+        (WRONG + "x", None),
+    ],
+    ids=["number", "dtype", "exception", "right"],
+)
+def test_what_only_compiled_code_does_is_seen(code: str, says: str | None) -> None:
+    met = measured(IDENTITIES["cross_entropy"], Form(code), "float32")
+    assert any(judgement.failed for judgement in met) == (says is not None)
+    if says:
+        assert isinstance(met[0], Crash)
+        assert says in str(met[0].error)
