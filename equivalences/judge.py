@@ -233,6 +233,7 @@ def _excused(
         if problem.format in defect.formats
         and where["device"] in defect.devices
         and where["mode"] in defect.modes
+        and defect.within in (form.code if isinstance(form.code, str) else form.label)
         and not (defect.fixed and _release(torch_version()) >= _release(defect.fixed))
     ]
     if not defects:

@@ -118,7 +118,7 @@ class Progress:
     tally: Tally
 
 
-def _units(identity: Identity, fmt: str, device: str, mode: str, examples: int, seed: int) -> list[Unit]:
+def units(identity: Identity, fmt: str, device: str, mode: str, examples: int, seed: int) -> list[Unit]:
     sizes = [0, *(min(BATCH, examples - start) for start in range(0, examples, BATCH))]
     return [
         Unit(identity, fmt, device, mode, k, size, zlib.crc32(f"{seed} {identity.name} {fmt} {k}".encode()))
@@ -126,22 +126,26 @@ def _units(identity: Identity, fmt: str, device: str, mode: str, examples: int, 
     ]
 
 
+def chosen(unit: Unit) -> list[tuple[Problem, tuple[str, ...]]]:
+    """The problems of a unit, each with the layouts in which it is judged."""
+    identity, fmt, mode = unit.identity, unit.format, unit.mode
+    edge = edges(identity, fmt, mode)
+    if not unit.batch:
+        return edge
+    drawn = problems.sample(identity.domain, fmt, unit.count, unit.seed, shape(identity, fmt, mode))[len(edge) :]
+    return [(p, in_turn(layouts(identity, p, mode), turn)) for turn, p in enumerate(drawn)]
+
+
 def run(unit: Unit) -> Tally:
     """Judges one unit."""
-    identity, fmt, mode = unit.identity, unit.format, unit.mode
-    tally = Tally(identity, fmt)
-    chosen = edges(identity, fmt, mode)
-    if unit.batch:
-        fixed = shape(identity, fmt, mode)
-        drawn = problems.sample(identity.domain, fmt, unit.count, unit.seed, fixed)[len(chosen) :]
-        chosen = [(p, in_turn(layouts(identity, p, mode), turn)) for turn, p in enumerate(drawn)]
+    tally = Tally(unit.identity, unit.format)
     seen: list[tuple[Any, ...]] = []
-    for problem, wanted in chosen:
-        if mode == "compiled" and options(problem) not in seen:
+    for problem, wanted in chosen(unit):
+        if unit.mode == "compiled" and options(problem) not in seen:
             if len(seen) == OPTION_SETS:
                 continue
             seen.append(options(problem))
-        judged(tally, problem, wanted, unit.device, mode)
+        judged(tally, problem, wanted, unit.device, unit.mode)
     return tally
 
 
@@ -190,7 +194,7 @@ def sweep(
         for identity in identities
         for fmt in formats
         if fmt in identity.formats
-        for unit in _units(identity, fmt, device, mode, examples, seed)
+        for unit in units(identity, fmt, device, mode, examples, seed)
     ]
     batches = {(unit.identity.name, unit.format): unit.batch + 1 for unit in units}  # the last batch has the last word
     cells: dict[tuple[str, str], Tally] = {}
