@@ -1,4 +1,4 @@
-"""`python -m equivalences verify|list|show NAME`: the whole catalogue on this machine, without pytest.
+"""`python -m equivalences verify|faults|list|show NAME`: the whole catalogue on this machine, without pytest.
 
 Exit status 0: everything holds; 1: something does not, and the reports say what; 2: wrong usage, in one line;
 130: interrupted.
@@ -41,7 +41,7 @@ def _positive(text: str) -> int:
 
 def _parser() -> _Parser:
     parser = _Parser(prog="python -m equivalences", description=__doc__.splitlines()[0], allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", metavar="verify|list|show", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="verify|faults|list|show", required=True)
     verify = commands.add_parser("verify", help="judge the catalogue on this machine", allow_abbrev=False)
     verify.add_argument("--identity", action="append", default=[], metavar="NAME", help="a name, a family or a glob")
     verify.add_argument("--format", action="append", default=[], metavar="FORMAT", help="float64, float32, ...")
@@ -53,6 +53,10 @@ def _parser() -> _Parser:
     verify.add_argument("--json", metavar="FILE", help="write the results there, for programs")
     verify.add_argument("--forms", action="store_true", help="also show where each form is valid")
     verify.set_defaults(run=_verify)
+    faults = commands.add_parser("faults", help="show planted faults to the gate: can it fail?", allow_abbrev=False)
+    faults.add_argument("--examples", type=_natural, metavar="N", help="drawn problems beside the edge problems")
+    faults.add_argument("--docs", metavar="DIR", help="write faults.md and sensitivity.md there")
+    faults.set_defaults(run=_faults)
     commands.add_parser("list", help="the catalogue").set_defaults(run=_list)
     show = commands.add_parser("show", help="one identity or pitfall")
     show.add_argument("name", metavar="NAME")
@@ -167,6 +171,51 @@ def _verify(asked: Any, console: Console) -> int:
                 print(f"equivalences: could not write {asked.json}: {error.strerror}", file=sys.stderr)
                 return FAILED
         return FAILED if failing or vacuous else 0
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+def _faults(asked: Any, console: Console) -> int:
+    from pathlib import Path
+
+    from rich.progress import track
+
+    from equivalences import planted, sensitivity
+    from equivalences.catalogue import IDENTITIES
+    from equivalences.faults import FAULTS
+    from equivalences.report import environment, results
+    from equivalences.report import planted as pages
+
+    examples = planted.EXAMPLES if asked.examples is None else asked.examples
+    stderr = Console(stderr=True)
+    with ExitStack() as stack:
+        try:
+            docs = Path(asked.docs) if asked.docs else None
+            names = ("faults.md", "sensitivity.md") if docs else ()
+            files = [stack.enter_context(results.destination(Path(asked.docs) / name)) for name in names]
+        except OSError as error:
+            raise Usage(f"--docs: cannot write into {asked.docs}: {error.strerror}") from None
+        console.print(environment.summary())
+        findings = [
+            pages.found(fault, examples) for fault in track(FAULTS.values(), "faults", console=stderr, transient=True)
+        ]
+        for name, (caught, run) in pages.counts(findings).items():
+            console.print(f"{name:>14}: {caught} of {run} faults noticed in every format")
+        wrong = [finding for finding in findings if not finding.holds]
+        for finding in wrong:
+            what = "seen, though said to be invisible" if finding.fault.invisible else "not refused"
+            console.print(f"{finding.fault.of.name}: {finding.fault.name}: {what}: {finding.gate}")
+        if files and not wrong:
+            judged = [(i, fmt) for i in IDENTITIES.values() if pages.judged(i) for fmt in i.formats]
+            cells = [
+                cell
+                for identity, fmt in track(judged, "sensitivity", console=stderr, transient=True)
+                for cell in sensitivity.measured(identity, fmt)
+            ]
+            files[0].text(pages.faults_page(findings))
+            files[1].text(pages.sensitivity_page(cells))
+    return FAILED if wrong else 0
 
 
 # --- list and show ---------------------------------------------------------------------------------------------------

@@ -216,6 +216,13 @@ def _judged(
     )  # fmt: skip
 
 
+def enclosure(m: Measurement) -> Enclosure:
+    """The exact numbers of a measurement, as it was judged: what another result can be held against."""
+    if m.problem.format == "float64" or m.identity.bitwise:
+        return _balls(m.identity, m.problem, PRECISIONS[0])[m.quantity]
+    return _cheap(m.identity, m.problem)[m.quantity]
+
+
 def _excused(
     identity: Identity,
     form: Form,

@@ -19,6 +19,8 @@ from equivalences import execute, judge, sweep
 from equivalences.judge import OUTSIDE, Crash, Judgement
 from equivalences.model import Fault, Form, Identity
 
+EXAMPLES = 25  # drawn problems beside the edge problems: what a cell gets in the ci profile
+
 
 class _Leave(torch.autograd.Function):
     """The value of the sound code, overwritten by what the broken code gives."""
@@ -65,7 +67,11 @@ def _hidden(sound: Form, broken: Form, wrt: tuple[str, ...]) -> Callable[..., An
             plain = {name: float(item) if isinstance(item, float) else item for name, item in items.items()}
             tensors = {name: item.detach() for name, item in items.items() if isinstance(item, Tensor)}
             leaves = [tensors[name].requires_grad_() for name in wrt]
+            before = {name: tensor.clone() for name, tensor in tensors.items()}
             state = {"leaves": leaves, "broken": execute.function(broken, names)(**plain | tensors)}
+            for name, tensor in before.items():  # what was written in place is the sound code's again
+                if not torch.equal(tensor, items[name]):
+                    items[name].data.copy_(tensor)
         entered = {name: enter(items[name], number, state) for number, name in enumerate(wrt)}
         return leave(execute.function(sound, names)(**items | entered), state)
 
@@ -82,9 +88,10 @@ def planted(fault: Fault) -> Form:
 
 
 def judgements(
-    identity: Identity, form: Form, fmt: str, examples: int, seed: int = 0
+    identity: Identity, form: Form, fmt: str, examples: int = EXAMPLES, seed: int = 0
 ) -> Iterator[tuple[int, Judgement]]:
     """What the gate says of one form: the number of the problem (edge problems first), and its judgements."""
+    sweep.load()
     number = 0
     for unit in sweep.units(identity, fmt, "cpu", "eager", examples, seed):
         for problem, wanted in sweep.chosen(unit):
@@ -95,7 +102,7 @@ def judgements(
                         yield number, met
 
 
-def refuted(fault: Fault, fmt: str, examples: int, seed: int = 0) -> dict[str, int]:
+def refuted(fault: Fault, fmt: str, examples: int = EXAMPLES, seed: int = 0) -> dict[str, int]:
     """What the gate finds wrong ("value", "gradient" or "crash"), with the number of the problem that shows it first.
 
     `examples` problems are drawn beside the edge problems.  Stops once everything that the fault breaks is found.

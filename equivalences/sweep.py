@@ -187,7 +187,7 @@ def sweep(
 
     `jobs` processes share the work (identities of the catalogue only: others are judged here, whatever `jobs`).
     """
-    _load()
+    load()
     examples = EXAMPLES[mode] if examples is None else examples
     units = [
         unit
@@ -226,7 +226,7 @@ class WorkerDied(RuntimeError):
     """A worker process ended without a word, as after a segmentation fault or when memory ran out."""
 
 
-def _load() -> None:
+def load() -> None:
     """Imports the whole package, since Hypothesis also draws the constants that it finds in imported modules.
 
     What is drawn for a seed must not depend on which process draws, nor on what it has imported until then.
@@ -239,7 +239,7 @@ def _load() -> None:
 def _begin(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's business
     torch.set_num_threads(threads)
-    _load()
+    load()
 
 
 def _away(unit: Unit) -> Tally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from equivalences.catalogue import binary as the
 from equivalences.catalogue import binary_options as reduced
 from equivalences.catalogue import sigmoid as logistic
-from equivalences.faults.plant import BOTH, GRADIENT, NARROW, VALUE, WIDE, gradient, upstream, value
+from equivalences.faults.plant import BOTH, GRADIENT, VALUE, WIDE, gradient, upstream, value
 from equivalences.model import Fault, Form
 
 BCE = "F.binary_cross_entropy_with_logits(z, t, reduction='none')"
@@ -123,7 +123,7 @@ FAULTS = (
     Fault("total in storage format", reduced.binary_cross_entropy_reduced,
           Form(_LOSSES + "s = torch.zeros_like(rows[0])\nfor row in rows:\n    s = s + row\n"
                          "s / (len(rows) if reduction == 'mean' else 1)",
-               formats=NARROW, layouts=("contiguous",)), VALUE, "losses summed one after the other in 16 bits",
+               formats=("float16",), layouts=("contiguous",)), VALUE, "losses summed one after the other in 16 bits",
                hidden=True),
     Fault("mean by the total weight", reduced.binary_cross_entropy_weighted_reduced,
           Form("rows = F.binary_cross_entropy_with_logits(z, t, weight, reduction='none')\n"

@@ -131,8 +131,8 @@ FAULTS = (
           Form("n = (len(x) + 1) // 2\n"
                "parts = [F.cross_entropy(F.linear(u, W, b), v, weight, ignore_index=ignore_index, reduction=reduction) "
                "for u, v in zip(x.split(n), y.split(n))]\n"
-               "sum(parts) / (len(parts) if reduction == 'mean' else 1)"), BOTH,
-          "chunks of unequal weight count alike"),
+               "sum(parts) / (len(parts) if reduction == 'mean' else 1)"), GRADIENT,
+          "chunks of unequal weight count alike, in the value as well"),
     Fault("gradient of the weights of the first class", of_layer.linear_cross_entropy,
           Form(gradient("torch.cat((0 * g[:1], g[1:]))", LINEAR, "W")), GRADIENT, "a class range that starts at 1"),
     Fault("gradient of the bias by rows", of_layer.linear_cross_entropy, Form(gradient("g / len(x)", LINEAR, "b")),
