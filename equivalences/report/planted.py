@@ -76,12 +76,13 @@ def _header(title: str, digest: str) -> list[str]:
     ]
 
 
-def _row(cells: Iterable[str]) -> str:
+def row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [_row(head), _row(["---"] * len(head)), *(_row(row) for row in rows), ""]
+    """A Markdown table."""
+    return [row(head), row(["---"] * len(head)), *(row(cells) for cells in rows), ""]
 
 
 def _formats(names: Sequence[str]) -> str:
@@ -115,6 +116,23 @@ def counts(findings: Sequence[Finding]) -> dict[str, tuple[int, int]]:
     return table
 
 
+def _cells(finding: Finding) -> tuple[str, ...]:
+    fault = finding.fault
+    return (
+        f"`{fault.of.name}`",
+        fault.name + " †" * fault.hidden,
+        fault.why,
+        _formats(fault.formats),
+        _gate(finding),
+        *(_peer(finding.peers[name]) for name in peers.PEERS),
+    )
+
+
+def fault_row(finding: Finding) -> str:
+    """The line of the page that has the finding."""
+    return row(_cells(finding))
+
+
 def faults_page(findings: Sequence[Finding]) -> str:
     """Every fault, what the gate says of it and what two common practices say."""
     visible = [finding for finding in findings if not finding.fault.invisible]
@@ -144,17 +162,7 @@ def faults_page(findings: Sequence[Finding]) -> str:
             lines += [f"## {family}", ""]
             lines += _table(
                 ("identity", "fault", "how one comes to write it", "formats", "gate", *peers.PEERS),
-                [
-                    (
-                        f"`{finding.fault.of.name}`",
-                        finding.fault.name + " †" * finding.fault.hidden,
-                        finding.fault.why,
-                        _formats(finding.fault.formats),
-                        _gate(finding),
-                        *(_peer(finding.peers[name]) for name in peers.PEERS),
-                    )
-                    for finding in mine
-                ],
+                [_cells(finding) for finding in mine],
             )
     lines += ["## What cannot be seen", ""]
     lines += _table(
