@@ -200,8 +200,8 @@ def _faults(asked: Any, console: Console) -> int:
         findings = [
             pages.found(fault, examples) for fault in track(FAULTS.values(), "faults", console=stderr, transient=True)
         ]
-        for name, (caught, run) in pages.counts(findings).items():
-            console.print(f"{name:>14}: {caught} of {run} faults noticed in every format")
+        for name, (caught, partly, run) in pages.counts(findings).items():
+            console.print(f"{name:>12}: of {run} faults {caught} noticed in every format, {partly} in some")
         wrong = [finding for finding in findings if not finding.holds]
         for finding in wrong:
             what = "seen, though said to be invisible" if finding.fault.invisible else "not refused"

@@ -189,27 +189,27 @@ def sweep(
     """
     load()
     examples = EXAMPLES[mode] if examples is None else examples
-    units = [
+    work = [
         unit
         for identity in identities
         for fmt in formats
         if fmt in identity.formats
         for unit in units(identity, fmt, device, mode, examples, seed)
     ]
-    batches = {(unit.identity.name, unit.format): unit.batch + 1 for unit in units}  # the last batch has the last word
+    batches = {(unit.identity.name, unit.format): unit.batch + 1 for unit in work}  # the last batch has the last word
     cells: dict[tuple[str, str], Tally] = {}
     merged = dict.fromkeys(batches, 0)
     waiting: dict[tuple[str, str, int], Tally] = {}
     known = all(IDENTITIES.get(identity.name) is identity for identity in identities)
-    several = min(jobs, len(units)) if known else 1
-    for done, (unit, part) in enumerate(_pool(units, several) if several > 1 else _here(units), 1):
+    several = min(jobs, len(work)) if known else 1
+    for done, (unit, part) in enumerate(_pool(work, several) if several > 1 else _here(work), 1):
         key = unit.identity.name, unit.format
         waiting[(*key, unit.batch)] = part
         tally = cells.setdefault(key, Tally(unit.identity, unit.format))
         while (following := waiting.pop((*key, merged[key]), None)) is not None:  # in order, whoever comes first
             merge(tally, following)
             merged[key] += 1
-        progress(Progress(done, len(units), tally))
+        progress(Progress(done, len(work), tally))
         if merged[key] == batches[key]:
             yield cells.pop(key)
 

@@ -105,14 +105,15 @@ def _peer(cells: dict[str, bool | None]) -> str:
     return "yes" if len(seen) == len(run) else f"only {', '.join(seen)}" if seen else "**no**"
 
 
-def counts(findings: Sequence[Finding]) -> dict[str, tuple[int, int]]:
-    """The gate and each peer: faults noticed in every format in which there was something to run, and faults run."""
+def counts(findings: Sequence[Finding]) -> dict[str, tuple[int, int, int]]:
+    """The gate and each peer: faults noticed in every format that it ran, noticed in some format, and faults run."""
     visible = [finding for finding in findings if not finding.fault.invisible]
-    table = {"this gate": (sum(finding.holds for finding in visible), len(visible))}
+    held = sum(finding.holds for finding in visible)
+    table = {"this gate": (held, held, len(visible))}
     for name in peers.PEERS:
         cells = [[x for x in finding.peers[name].values() if x is not None] for finding in visible]
         run = [cell for cell in cells if cell]
-        table[name] = sum(all(cell) for cell in run), len(run)
+        table[name] = sum(map(all, run)), sum(map(any, run)), len(run)
     return table
 
 
@@ -152,8 +153,8 @@ def faults_page(findings: Sequence[Finding]) -> str:
         "*yes*: noticed in every format; *only ...*: in these; **no**: in none. What no peer runs says *no operator*.",
         "",
         *_table(
-            ("", "faults noticed in all formats", "of those with something to run"),
-            [(name, str(caught), str(run)) for name, (caught, run) in counts(findings).items()],
+            ("", "noticed in every format", "in some format", "faults run"),
+            [(name, *map(str, numbers)) for name, numbers in counts(findings).items()],
         ),
     ]
     for family in FAMILIES:
