@@ -100,7 +100,7 @@ def _gate(finding: Finding) -> str:
 def _peer(cells: dict[str, bool | None]) -> str:
     run = {fmt: noticed for fmt, noticed in cells.items() if noticed is not None}
     if not run:
-        return "no operator"
+        return "not run"
     seen = [fmt for fmt, noticed in run.items() if noticed]
     return "yes" if len(seen) == len(run) else f"only {', '.join(seen)}" if seen else "**no**"
 
@@ -150,7 +150,7 @@ def faults_page(findings: Sequence[Finding]) -> str:
         "",
         *(line.strip() for line in (inspect.getdoc(peers) or "").split("\n\n")[-1].splitlines()),
         "",
-        "*yes*: noticed in every format; *only ...*: in these; **no**: in none. What no peer runs says *no operator*.",
+        "*yes*: noticed in every format; *only ...*: in these; **no**: in none. *not run*: `peers.OPERATORS` maps no operator of `op_db` to the identity.",
         "",
         *_table(
             ("", "noticed in every format", "in some format", "faults run"),
