@@ -150,7 +150,8 @@ _OF_LABELS = "input target weight size_average ignore_index reduce reduction lab
 _WITH_LOGITS = ("nn.functional.binary_cross_entropy_with_logits", "input target weight size_average reduce reduction")
 _OF_TARGET = "input target"
 
-# identity -> operator in `op_db` whose function it is, and the names of its arguments.  Not mapped yet: logsumexp, linear_cross_entropy.
+# identity -> operator in `op_db` whose function it is, and the names of its arguments.
+# Not mapped yet: logsumexp, linear_cross_entropy.
 OPERATORS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("softmax", "softmax_shift_invariance", "softmax_permutation"), ("softmax", "input dim")),
     "softmin": ("nn.functional.softmin", "input dim"),

@@ -150,7 +150,8 @@ def faults_page(findings: Sequence[Finding]) -> str:
         "",
         *(line.strip() for line in (inspect.getdoc(peers) or "").split("\n\n")[-1].splitlines()),
         "",
-        "*yes*: noticed in every format; *only ...*: in these; **no**: in none. *not run*: `peers.OPERATORS` maps no operator of `op_db` to the identity.",
+        "*yes*: noticed in every format; *only ...*: in these; **no**: in none. *not run*: "
+        "`peers.OPERATORS` maps no operator of `op_db` to the identity.",
         "",
         *_table(
             ("", "noticed in every format", "in some format", "faults run"),
