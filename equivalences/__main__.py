@@ -57,6 +57,10 @@ def _parser() -> _Parser:
     compare.add_argument("before", metavar="BEFORE")
     compare.add_argument("after", metavar="AFTER")
     compare.set_defaults(run=_compare)
+    faults = commands.add_parser("faults", help="show planted faults to the gate: can it fail?", allow_abbrev=False)
+    faults.add_argument("--examples", type=_natural, metavar="N", help="drawn problems beside the edge problems")
+    faults.add_argument("--docs", metavar="DIR", help="write faults.md and sensitivity.md there")
+    faults.set_defaults(run=_faults)
     commands.add_parser("list", help="the catalogue").set_defaults(run=_list)
     show = commands.add_parser("show", help="one identity or pitfall")
     show.add_argument("name", metavar="NAME")
@@ -196,6 +200,51 @@ def _compare(asked: Any, console: Console) -> int:
     bits = sum(change.what == "other bits" for change in found)
     console.print(f"{len(found)} forms changed: {bits} compute other bits, {failing} fail now and did not before")
     return FAILED if failing else 0
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+def _faults(asked: Any, console: Console) -> int:
+    from pathlib import Path
+
+    from rich.progress import track
+
+    from equivalences import planted, sensitivity
+    from equivalences.catalogue import IDENTITIES
+    from equivalences.faults import FAULTS
+    from equivalences.report import environment, results
+    from equivalences.report import planted as pages
+
+    examples = planted.EXAMPLES if asked.examples is None else asked.examples
+    stderr = Console(stderr=True)
+    with ExitStack() as stack:
+        try:
+            docs = Path(asked.docs) if asked.docs else None
+            names = ("faults.md", "sensitivity.md") if docs else ()
+            files = [stack.enter_context(results.destination(Path(asked.docs) / name)) for name in names]
+        except OSError as error:
+            raise Usage(f"--docs: cannot write into {asked.docs}: {error.strerror}") from None
+        console.print(environment.summary())
+        findings = [
+            pages.found(fault, examples) for fault in track(FAULTS.values(), "faults", console=stderr, transient=True)
+        ]
+        for name, (caught, partly, run) in pages.counts(findings).items():
+            console.print(f"{name:>12}: of {run} faults {caught} noticed in every format, {partly} in some")
+        wrong = [finding for finding in findings if not finding.holds]
+        for finding in wrong:
+            what = "seen, though said to be invisible" if finding.fault.invisible else "not refused"
+            console.print(f"{finding.fault.of.name}: {finding.fault.name}: {what}: {finding.gate}")
+        if files and not wrong:
+            judged = [(i, fmt) for i in IDENTITIES.values() if pages.judged(i) for fmt in i.formats]
+            cells = [
+                cell
+                for identity, fmt in track(judged, "sensitivity", console=stderr, transient=True)
+                for cell in sensitivity.measured(identity, fmt)
+            ]
+            files[0].text(pages.faults_page(findings))
+            files[1].text(pages.sensitivity_page(cells))
+    return FAILED if wrong else 0
 
 
 # --- list, show and special ------------------------------------------------------------------------------------------

@@ -120,6 +120,7 @@ KNOWN_DEFECTS = (
         why="torch.distributions moves probabilities into [eps, 1 - eps] before the logarithm: 15.94 instead of 16.64",
         link="https://github.com/pytorch/pytorch/issues/186825",
         seen=("2.13.0", "2.14.1"),
+        within="torch.distributions",
     ),
     KnownDefect(
         name="bce-backward-floor",

@@ -191,13 +191,38 @@ class Pitfall:
 
 
 @dataclass(frozen=True, eq=False)
+class Fault:
+    """A formulation broken on purpose: what the gate must refuse.
+
+    broken     the wrong form of `of`; its formats and layouts say where the fault exists (layouts None: the first).
+    breaks     what is wrong: "value", "gradient", or both.
+    why        how one comes to write it.
+    hidden     inside a kernel, where the analysis cannot follow: judged by the allowance of the identity's reference.
+    invisible  the arithmetic that shows why nothing can see it ("": it is caught).
+    """
+
+    name: str
+    of: Identity
+    broken: Form
+    breaks: tuple[str, ...]
+    why: str
+    hidden: bool = False
+    invisible: str = ""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return self.broken.formats or self.of.formats
+
+
+@dataclass(frozen=True, eq=False)
 class KnownDefect:
     """PyTorch breaks a rule: which operation, where, and what it really does instead.
 
     `as_is` replaces the operation's rule by what the kernel is known to do, so that the gate stays sharp
     beside the defect: an error beyond even that is a failure.  `witness` must be outside the rule and inside
     `as_is` on every torch version listed in `seen`; where it no longer is, the entry is to be deleted.  `fixed` is the
-    first release without the defect, from which on the entry excuses nothing ("": none so far).
+    first release without the defect, from which on the entry excuses nothing ("": none so far).  `within` is part of
+    the code of the forms that it concerns, where the operation itself is right ("torch.distributions"; "": every form).
     """
 
     name: str
@@ -214,6 +239,7 @@ class KnownDefect:
     modes: tuple[str, ...] = ("eager", "compiled")
     seen: tuple[str, ...] = ()
     fixed: str = ""
+    within: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,7 +119,7 @@ class Progress:
     tally: Tally
 
 
-def _units(identity: Identity, fmt: str, device: str, mode: str, examples: int, seed: int) -> list[Unit]:
+def units(identity: Identity, fmt: str, device: str, mode: str, examples: int, seed: int) -> list[Unit]:
     sizes = [0, *(min(BATCH, examples - start) for start in range(0, examples, BATCH))]
     return [
         Unit(identity, fmt, device, mode, k, size, zlib.crc32(f"{seed} {identity.name} {fmt} {k}".encode()))
@@ -127,22 +127,26 @@ def _units(identity: Identity, fmt: str, device: str, mode: str, examples: int, 
     ]
 
 
+def chosen(unit: Unit) -> list[tuple[Problem, tuple[str, ...]]]:
+    """The problems of a unit, each with the layouts in which it is judged."""
+    identity, fmt, mode = unit.identity, unit.format, unit.mode
+    edge = edges(identity, fmt, mode)
+    if not unit.batch:
+        return edge
+    drawn = problems.sample(identity.domain, fmt, unit.count, unit.seed, shape(identity, fmt, mode))[len(edge) :]
+    return [(p, in_turn(layouts(identity, p, mode), turn)) for turn, p in enumerate(drawn)]
+
+
 def run(unit: Unit) -> Tally:
     """Judges one unit."""
-    identity, fmt, mode = unit.identity, unit.format, unit.mode
-    tally = Tally(identity, fmt)
-    chosen = edges(identity, fmt, mode)
-    if unit.batch:
-        fixed = shape(identity, fmt, mode)
-        drawn = problems.sample(identity.domain, fmt, unit.count, unit.seed, fixed)[len(chosen) :]
-        chosen = [(p, in_turn(layouts(identity, p, mode), turn)) for turn, p in enumerate(drawn)]
+    tally = Tally(unit.identity, unit.format)
     seen: list[tuple[Any, ...]] = []
-    for problem, wanted in chosen:
-        if mode == "compiled" and options(problem) not in seen:
+    for problem, wanted in chosen(unit):
+        if unit.mode == "compiled" and options(problem) not in seen:
             if len(seen) == OPTION_SETS:
                 continue
             seen.append(options(problem))
-        judged(tally, problem, wanted, unit.device, mode)
+        judged(tally, problem, wanted, unit.device, unit.mode)
     return tally
 
 
@@ -187,29 +191,29 @@ def sweep(
 
     `jobs` processes share the work (identities of the catalogue only: others are judged here, whatever `jobs`).
     """
-    _load()
+    load()
     examples = EXAMPLES[mode] if examples is None else examples
-    units = [
+    work = [
         unit
         for identity in identities
         for fmt in formats
         if fmt in identity.formats
-        for unit in _units(identity, fmt, device, mode, examples, seed)
+        for unit in units(identity, fmt, device, mode, examples, seed)
     ]
-    batches = {(unit.identity.name, unit.format): unit.batch + 1 for unit in units}  # the last batch has the last word
+    batches = {(unit.identity.name, unit.format): unit.batch + 1 for unit in work}  # the last batch has the last word
     cells: dict[tuple[str, str], Tally] = {}
     merged = dict.fromkeys(batches, 0)
     waiting: dict[tuple[str, str, int], Tally] = {}
     known = all(IDENTITIES.get(identity.name) is identity for identity in identities)
-    several = min(jobs, len(units)) if known else 1
-    for done, (unit, part) in enumerate(_pool(units, several) if several > 1 else _here(units), 1):
+    several = min(jobs, len(work)) if known else 1
+    for done, (unit, part) in enumerate(_pool(work, several) if several > 1 else _here(work), 1):
         key = unit.identity.name, unit.format
         waiting[(*key, unit.batch)] = part
         tally = cells.setdefault(key, Tally(unit.identity, unit.format))
         while (following := waiting.pop((*key, merged[key]), None)) is not None:  # in order, whoever comes first
             merge(tally, following)
             merged[key] += 1
-        progress(Progress(done, len(units), tally))
+        progress(Progress(done, len(work), tally))
         if merged[key] == batches[key]:
             yield cells.pop(key)
 
@@ -226,7 +230,7 @@ class WorkerDied(RuntimeError):
     """A worker process ended without a word, as after a segmentation fault or when memory ran out."""
 
 
-def _load() -> None:
+def load() -> None:
     """Imports the whole package, since Hypothesis also draws the constants that it finds in imported modules.
 
     What is drawn for a seed must not depend on which process draws, nor on what it has imported until then.
@@ -239,7 +243,7 @@ def _load() -> None:
 def _begin(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's business
     torch.set_num_threads(threads)
-    _load()
+    load()
 
 
 def _away(unit: Unit) -> Tally:

@@ -104,9 +104,12 @@ class Destination:
 
     def write(self, data: Mapping[str, Any]) -> None:
         """Puts `data`, as JSON, in the place of what the file held."""
+        self.text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+    def text(self, text: str) -> None:
+        """Puts `text` in the place of what the file held."""
         with open(self._draft, "w", encoding="utf-8") as file:
-            json.dump(data, file, indent=1, allow_nan=False)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         self._draft.replace(self.path)

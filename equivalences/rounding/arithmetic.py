@@ -279,9 +279,12 @@ def _clamp(call: Call) -> Shadow:
     high = call.arg(2, "max")
     if call.name == "clamp_max":
         low, high = None, low
-    v = a.v
-    if low is not None:
-        v = torch.maximum(v, call.shadow(low).v)
-    if high is not None:
-        v = torch.minimum(v, call.shadow(high).v)
-    return Shadow(v, a.e + (sum(call.shadow(x).e for x in (low, high) if x is not None)))  # clamping is 1-Lipschitz
+    low, high = call.shadow(-math.inf if low is None else low), call.shadow(math.inf if high is None else high)
+    raised = torch.maximum(a.v, low.v)
+    # One of the three is selected, and none moves the result by more than itself: only those within reach count.
+    low_reached, high_reached = a.v - a.e <= low.v + low.e, raised + torch.maximum(a.e, low.e) >= high.v - high.e
+    kept = (a.v + a.e >= low.v - low.e) & (a.v - a.e <= high.v + high.e) | ~a.e.isfinite()
+    e = torch.where(kept, a.e, 0.0)
+    e = torch.maximum(e, torch.where(low_reached, low.e, 0.0))
+    e = torch.maximum(e, torch.where(high_reached, high.e, 0.0))
+    return Shadow(torch.minimum(raised, high.v), e)

@@ -1,0 +1,17 @@
+"""Faults: formulations broken on purpose, one module a group of families; each must be refused by the gate.
+
+A new fault is one entry of one module's ``FAULTS``; `docs/faults.md` is generated from all of them.
+"""
+
+from __future__ import annotations
+
+from equivalences.faults import binary, cross_entropy, layers, options, softmax, training
+from equivalences.model import Fault
+
+FAULTS: dict[str, Fault] = {}
+
+for _module in (softmax, cross_entropy, options, binary, layers, training):
+    for _fault in _module.FAULTS:
+        _name = f"{_fault.of.name}: {_fault.name}"
+        if FAULTS.setdefault(_name, _fault) is not _fault:
+            raise ValueError(f"two faults are named {_name!r}")

@@ -1,0 +1,65 @@
+"""How small an error the gate notices: the smallest relative one, by identity, format, quantity and region.
+
+A scale factor 1 +- k u is planted on every number that the reference form gave on the edge problems, and the number
+is judged again by the enclosure and the allowance that it was judged by: no form runs twice.  `k` is found by
+bisection: the smallest at which at least one number of the region is surely outside, whichever the sign.  Problems
+that Hypothesis draws beside the edge problems can only lower it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from equivalences import judge, sweep
+from equivalences.formats import FORMATS
+from equivalences.judge import INSIDE, Measurement
+from equivalences.model import Array, Identity
+
+STEPS = 40  # halvings, of the exponent: k is known to a part in 2**30 and printed to two digits
+LEAST, MOST = 2.0**-10, 2.0**60
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Region by region: the smallest k at which a factor 1 +- k u is noticed (inf: none is)."""
+
+    identity: Identity
+    format: str
+    kind: str  # "value" or "gradient"
+    by_region: dict[str, float]
+
+
+def measured(identity: Identity, fmt: str) -> list[Sensitivity]:
+    """What the gate notices of the reference's value, and of its gradient if the identity judges one."""
+    smallest: dict[str, dict[str, float]] = {}
+    for problem, layouts in sweep.edges(identity, fmt, "eager"):
+        for m in judge.measure(identity, identity.reference, problem, layout=layouts[0]) if layouts else ():
+            if isinstance(m, Measurement):
+                found = smallest.setdefault(m.quantity.partition(" ")[0], {})
+                k = _thresholds(m)
+                for index, region in enumerate(identity.domain.regions):
+                    here = (m.region >> index & 1).astype(bool)
+                    if here.any():
+                        found[region] = min(found.get(region, np.inf), float(k[here].min()))
+    return [Sensitivity(identity, fmt, kind, found) for kind, found in smallest.items()]
+
+
+def _thresholds(m: Measurement) -> Array:
+    """For each number, the smallest k at which it is noticed (inf: at none, or the number was not inside before)."""
+    enclosure = judge.enclosure(m)
+    u = FORMATS[m.problem.format].u
+
+    def noticed(k: Array) -> Array:
+        with np.errstate(all="ignore"):
+            up, down = (enclosure.decide(m.got * (1 + sign * k * u), m.own)[1] for sign in (1, -1))
+        return np.asarray(up & down)
+
+    low, high = np.full(m.got.shape, np.log2(LEAST)), np.full(m.got.shape, np.log2(MOST))
+    ever = noticed(np.exp2(high)) & (m.verdict == INSIDE)
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        outside = noticed(np.exp2(middle))
+        low, high = np.where(outside, low, middle), np.where(outside, middle, high)
+    return np.asarray(np.where(ever, np.exp2(high), np.inf))

@@ -1,0 +1,135 @@
+"""Every planted fault is refused by the gate, in every format in which it exists, on the problems of the ci profile.
+
+The pages that say so are current: they have every entry as it is, and what a few of them say is measured again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import hypothesis
+import pytest
+import test_gate
+
+from equivalences import execute, judge, planted, sensitivity
+from equivalences.__main__ import main
+from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
+from equivalences.faults import FAULTS
+from equivalences.model import Fault
+from equivalences.report import planted as pages
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_fault(fault: Fault) -> None:
+    expected = set() if fault.invisible else set(fault.breaks)
+    for fmt in fault.formats:
+        assert set(planted.refuted(fault, fmt)) == expected, fmt
+
+
+def test_a_cell_gets_as_many_problems_as_in_the_ci_profile() -> None:
+    examples = hypothesis.settings.get_profile("ci").max_examples  # of an identity: its formats share them
+    assert examples // max(len(fault.of.formats) for fault in FAULTS.values()) == planted.EXAMPLES
+
+
+@pytest.mark.parametrize("name", ["softmax", "linear_cross_entropy", "sgd_step"])
+def test_planting_nothing_is_not_refused(name: str) -> None:
+    identity = IDENTITIES[name]
+    nothing = Fault("nothing", identity, replace(identity.reference, label="itself"), ("value",), "", hidden=True)
+    assert not any(planted.refuted(nothing, fmt, 0) for fmt in ("float32", "bfloat16"))
+
+
+@pytest.mark.parametrize("name", ["logsigmoid: log for log1p", "sgd_step: maximize turns the decay, too"])
+def test_the_gate_itself_refuses_faults_on_drawn_problems(name: str) -> None:
+    fault = FAULTS[name]
+    drawn = replace(fault.of.domain, edges=lambda fmt: [])
+    identity = replace(fault.of, forms=(fault.of.reference, planted.planted(fault)), domain=drawn)
+    with pytest.raises(test_gate.Refuted):
+        test_gate.test_identity(identity, "float32", "cpu", "eager")
+
+
+def test_a_known_defect_of_a_library_does_not_excuse_others() -> None:
+    # Both clamp; only torch.distributions is known to.
+    fault = FAULTS["bernoulli_nll: probabilities moved into [eps, 1 - eps]"]
+    problem = next(p for p in fault.of.domain.edges("float32") if len(p["p"]) > 1)
+    inside = next(form for form in fault.of.forms if "Bernoulli" in form.label)
+    assert any(m.failed for m in judge.measure(fault.of, fault.broken, problem))
+    assert not any(m.failed for m in judge.measure(fault.of, inside, problem))
+
+
+def test_faults_cover_the_catalogue() -> None:
+    visible = [fault for fault in FAULTS.values() if not fault.invisible]
+    assert len(visible) >= 80
+    for kind in ("value", "gradient"):
+        families = {FAMILY_OF[fault.of.name] for fault in visible if kind in fault.breaks}
+        judged = {FAMILY_OF[identity.name] for identity in IDENTITIES.values() if kind == "value" or identity.wrt}
+        assert families | {"pitfalls"} >= judged & set(FAMILIES), kind
+
+
+def test_entries_are_complete() -> None:
+    for name, fault in FAULTS.items():
+        assert IDENTITIES[fault.of.name] is fault.of, name
+        assert fault.why, name
+        assert fault.breaks, name
+        assert set(fault.breaks) <= {"value", "gradient"}, name
+        assert "gradient" not in fault.breaks or fault.of.wrt, name
+        assert execute.exists(fault.broken), name
+
+
+# --- the pages -------------------------------------------------------------------------------------------------------
+
+
+def lines(page: str) -> list[str]:
+    return (DOCS / page).read_text(encoding="utf-8").splitlines()
+
+
+def same_version(page: str) -> None:
+    if f"torch {judge.torch_version()} " not in "\n".join(lines(page)[:8]):
+        pytest.skip(f"measured with another torch: `{pages.COMMAND}` measures with this one")
+
+
+@pytest.mark.parametrize(
+    ("page", "digest"), [("faults.md", pages.faults_digest), ("sensitivity.md", pages.sensitivity_digest)]
+)
+def test_pages_have_the_entries_as_they_are(page: str, digest: object) -> None:
+    assert callable(digest)
+    assert f"entries {digest()} -->" in "\n".join(lines(page)[:8]), f"out of date: run `{pages.COMMAND}`"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cross_entropy: label off by one",
+        "cross_entropy: scaled by 1 + 16 u",
+        "cross_entropy: softmax term doubled",
+        "sigmoid: upstream ignored",
+        "sgd_step: first number alone",
+    ],
+)
+def test_page_on_faults_says_what_is_measured(name: str) -> None:
+    same_version("faults.md")
+    assert pages.fault_row(pages.found(FAULTS[name])) in lines("faults.md")
+
+
+@pytest.mark.parametrize(("name", "fmt"), [("softmax", "float32"), ("sigmoid", "bfloat16"), ("sgd_step", "float64")])
+def test_page_on_sensitivity_says_what_is_measured(name: str, fmt: str) -> None:
+    same_version("sensitivity.md")
+    identity = IDENTITIES[name]
+    for cell in sensitivity.measured(identity, fmt):
+        assert pages.row(pages.sensitivity_row(cell, identity.domain.regions)) in lines("sensitivity.md")
+
+
+def test_a_folder_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["faults", "--docs", str(tmp_path / "nowhere")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "nowhere" in said
+
+
+def test_a_gate_that_sees_everything_would_be_noticed() -> None:
+    # A number inside its allowance is noticed only once it is moved: the threshold is never below half a rounding.
+    for fmt in ("float32", "bfloat16"):
+        for cell in sensitivity.measured(IDENTITIES["sigmoid"], fmt):
+            assert min(cell.by_region.values()) > 0.5
