@@ -124,6 +124,8 @@ class Identity:
     out       axis letters of the output (see `Domain.axes`).
     wrt       items with respect to which the gradient is judged, under the upstream gradient ``g`` (axes `out`).
     bitwise   the outputs must equal the specification exactly: no allowance at all.
+    counts_rows  the specification, a total over rows, takes ``times``, how often each occurs: the oracle is asked about
+              one row of each only, and batches of many rows are cheap to judge.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Identity:
     out: str = "R"
     wrt: tuple[str, ...] = ("z",)
     bitwise: bool = False
+    counts_rows: bool = False
     regions: tuple[str, ...] | None = None
     formats: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
     layouts: tuple[str, ...] | None = None
