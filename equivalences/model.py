@@ -80,6 +80,8 @@ class Domain:
     draw      (format, shape or None) -> Hypothesis strategy of `Problem`; with a shape, all its problems have it.
     edges     format -> deterministic problems that together reach every region.
     locate    problem -> array of int, one a row (axis ``R``), or one number for the whole: index into `regions`.
+    exhaustive  format -> problems that together hold every finite input (16-bit formats; elsewhere, and where there are
+              too many inputs: none).
     """
 
     name: str
@@ -89,6 +91,7 @@ class Domain:
     regions: tuple[str, ...]
     locate: Callable[[Problem], Array]
     layouts: tuple[str, ...] = ("contiguous", "strided", "inner")
+    exhaustive: Callable[[str], list[Problem]] = lambda format: []
 
 
 @dataclass(frozen=True, eq=False)

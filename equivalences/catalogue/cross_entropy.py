@@ -8,8 +8,8 @@ from equivalences import exact
 from equivalences.model import Form, Identity
 from equivalences.problems import classes
 
-FLAT = ("contiguous", "strided", "transposed")  # logits of two dimensions
-LAYOUTS = (*FLAT, "inner", "unbatched")
+FLAT = ("contiguous", "strided", "transposed", "offset", "expanded")  # logits of two dimensions
+LAYOUTS = (*FLAT, "inner", "movedim", "unbatched")
 
 # Where the exponential of a single logit does not overflow: what an unshifted formulation can claim.
 FINITE = ("single", "offset", "tie", "tail", "saturated", "wide", "core")
