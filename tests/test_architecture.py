@@ -20,7 +20,7 @@ LAYERS = (
     ("problems", "problems_training", "problems_large"),
     ("catalogue",),
     ("known_defects", "faults", "special_values"),
-    ("execute",),
+    ("execute", "invariance"),
     ("judge",),
     ("sweep", "ledger"),
     ("choices",),
