@@ -37,6 +37,11 @@ class Enclosure:
         """The exact values, rounded to float64."""
         return np.asarray(np.ldexp(self.hi, -np.asarray(self.shift)), dtype=np.float64)
 
+    def take(self, order: npt.NDArray[np.int64]) -> Enclosure:
+        """The rows `order` of these numbers."""
+        shift = self.shift if isinstance(self.shift, int) else self.shift[order]
+        return Enclosure(self.hi[order], self.lo[order], self.radius[order], shift)
+
     def error(self, got: npt.ArrayLike) -> tuple[Float64, Float64]:
         """Rigorous lower and upper bounds of |got - exact|.
 

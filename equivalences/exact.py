@@ -30,6 +30,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from flint import arb, ctx
 
 from .enclosure import Enclosure, enclose
@@ -303,6 +304,17 @@ def mean(xs: Iterable[Real]) -> Number:
     return total(numbers) / len(numbers)
 
 
+def total_of_rows(p: Any, xs: Iterable[Real]) -> Number:
+    """The sum of a number for each row of a problem, as often as the row occurs (see `evaluate`)."""
+    times = getattr(p, "times", None)
+    return total(xs) if times is None else dot(xs, times)
+
+
+def rows_of(p: Any, row: Sequence[Any]) -> int:
+    """How many rows a problem has, if `row` has one entry for each that is told apart."""
+    return int(sum(getattr(p, "times", [1] * len(row))))
+
+
 def dot(a: Iterable[Real], b: Iterable[Real]) -> Number:
     """The sum of products of two lists of equal length."""
     pairs = list(zip(_numbers(a), _numbers(b), strict=True))
@@ -481,8 +493,31 @@ def evaluate(identity: Identity, problem: Problem, precision: int = 128, upstrea
     The specification gets the problem's items by attribute: arrays of floats as nested lists of `Number`, arrays of
     int and bool as nested lists of Python's, everything else as it is.  Without ``g`` or `upstream`: no gradients.
     `precision` is in bits; the last 64 results are kept.
+
+    A specification that counts its rows gets one of each, with ``times``: how often it occurs.
     """
-    return _evaluate(identity, problem, precision, upstream)
+    if not identity.counts_rows:
+        return _evaluate(identity, problem, precision, upstream)
+    once, order = _distinct(identity, problem)
+    found = _evaluate(identity, once, precision, upstream)
+    axes = identity.domain.axes
+    return Exact(
+        found.value,
+        MappingProxyType({n: e.take(order) if axes[n][0] == "R" else e for n, e in found.gradients.items()}),
+    )
+
+
+@lru_cache(maxsize=16)
+def _distinct(identity: Identity, problem: Problem) -> tuple[Problem, npt.NDArray[np.int64]]:
+    """The problem with one row of each, ``times`` beside them, and which of these each row is."""
+    rows = {n: item for n, item in problem.items.items() if identity.domain.axes.get(n, "").startswith("R")}
+    table = np.concatenate([item.reshape(len(item), -1).astype(np.float64) for item in rows.values()], axis=1)
+    mixed = np.ldexp(table, -60) @ np.random.default_rng(0).random(table.shape[1])  # far from overflow
+    _, first, order, times = np.unique(mixed, return_index=True, return_inverse=True, return_counts=True)
+    if not np.array_equal(table[first][order], table):  # two rows met by chance
+        _, first, order, times = np.unique(table, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    items = {n: item[first] if n in rows else item for n, item in problem.items.items()}
+    return Problem(problem.format, items | {"times": times}), order.reshape(-1)
 
 
 @lru_cache(maxsize=64)
@@ -513,7 +548,13 @@ def _evaluate(identity: Identity, problem: Problem, precision: int, upstream: bo
         if np.shape(g) != shape:
             raise ValueError(f"{identity.name}: the output has shape {shape}, but g has {np.shape(g)}")
         adjoints = _sweep(zip(out, map(arb, np.ravel(g).tolist()), strict=True))
-        gradients = {
-            name: enclose((adjoints.get(x.order, _ZERO) for x in leaves[name]), problem[name].shape) for name in wrt
-        }
+
+        def gradient(name: str) -> Iterator[Element]:
+            found = (adjoints.get(x.order, _ZERO) for x in leaves[name])
+            if "times" not in problem.items or identity.domain.axes[name][0] != "R":
+                return found
+            times = np.repeat(problem["times"], len(leaves[name]) // len(problem["times"]))
+            return (x / n for x, n in zip(found, times.tolist(), strict=True))
+
+        gradients = {name: enclose(gradient(name), problem[name].shape) for name in wrt}
         return Exact(value, MappingProxyType(gradients))

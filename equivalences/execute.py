@@ -63,6 +63,23 @@ LAYOUTS = {
             other="x.mT.contiguous().mT if x.dim() > 1 else x",
         ),
         Layout(
+            "offset",
+            "from the second number of a storage on, so that no vector is aligned",
+            *3 * ("torch.cat((x.new_zeros(1), x.reshape(-1)))[1:].reshape(x.shape)",),
+        ),
+        Layout(
+            "expanded",
+            "one row (or one weight) for all, with stride 0, wherever they are equal",
+            *3 * ("x[:1].expand_as(x) if x.dim() and (x == x[:1]).all() else x",),
+        ),
+        Layout(
+            "movedim",
+            "(N, C, d), the classes adjacent in memory",
+            rows_classes="x.reshape({a}, -1, x.shape[1]).movedim(-1, 1)",
+            rows="x.reshape({a}, -1)",
+            back=lambda x, rows: x.mT.reshape(rows, -1),
+        ),
+        Layout(
             "inner",
             "(N, C, d): the class dimension is not the last",
             rows_classes="x.reshape({a}, -1, x.shape[1]).mT.contiguous()",
@@ -97,7 +114,10 @@ def rows_of(identity: Identity, problem: Problem) -> int:
 
 
 def applies(identity: Identity, problem: Problem, layout: str) -> bool:
-    """Whether a problem can be laid out so: "unbatched" takes a single row."""
+    """Whether a problem can be laid out so: "unbatched" takes a single row, "expanded" several equal ones."""
+    if layout == "expanded":
+        first = next(iter(problem.items.values()))
+        return len(first) > 1 and bool((first == first[:1]).all())
     return layout != "unbatched" or rows_of(identity, problem) == 1
 
 

@@ -64,6 +64,14 @@ def of(dtype: torch.dtype) -> Format:
     return FORMATS[str(dtype).removeprefix("torch.")]
 
 
+def every_finite(fmt: Format) -> npt.NDArray[np.float64]:
+    """Every finite number of a 16-bit format, zeros of both signs among them.  Raises ValueError for a wider format."""
+    if fmt.dtype.itemsize != 2:
+        raise ValueError(f"{fmt.name} has too many numbers to list")
+    patterns = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(fmt.dtype).double()
+    return np.asarray(patterns[patterns.isfinite()].numpy())
+
+
 def ulp(values: npt.NDArray[np.float64], fmt: Format) -> npt.NDArray[np.float64]:
     """Spacing of `fmt` at |values| (the spacing just above a power of two; the subnormal spacing near zero)."""
     _, exponent = np.frexp(np.abs(values))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from equivalences.model import KnownDefect, Problem
-from equivalences.rounding import as_is
+from equivalences.rounding import as_is, reductions
 
 
 def _equal_rows(
@@ -21,6 +21,12 @@ def _equal_rows(
     y = np.where(np.arange(rows) % ignored == 0, -100, 0) if ignored else np.zeros(rows, dtype=int)
     options = {"ignore_index": -100, "weight": weight, "reduction": "mean"}
     return Problem(format, {"z": np.tile(logits, (rows, 1)), "y": y, **options, "g": np.array(1.0)})
+
+
+def _equal_scalars(reduction: str) -> Problem:
+    rows = 2049  # losses of log 2 in three columns, beside a fourth one that is cut off
+    items = {"z": np.zeros(rows), "t": np.ones(rows), "weight": np.ones(rows), "pos_weight": np.array(1.0)}
+    return Problem("float32", {**items, "reduction": reduction, "g": np.array(1.0)})
 
 
 # Two parameters at 0 with gradient 1; every state is 0, and nothing but the learning rate acts.
@@ -94,6 +100,24 @@ KNOWN_DEFECTS = (
             seen=("2.13.0", "2.14.1"),
         )
         for operation, form in (("nll_loss", "F.cross_entropy"), ("nll_loss2d", "(N, C, d1, d2)"))
+    ),
+    *(
+        KnownDefect(
+            name=f"{operation}-piece-by-piece",
+            operation=operation,
+            formats=("float64", "float32"),
+            as_is=reductions.sum_in_order,
+            identity="binary_cross_entropy_large_batch",
+            form="the padding of a batch cut off",
+            layout="contiguous",
+            witness=_equal_scalars(reduction=operation),
+            why="the cascade covers numbers that lie evenly in memory; of a slice or of an expanded tensor, each piece "
+            "is added to the result, one after the other: torch.ones(2**23, 4)[:, :3].mean() is 1.11 in float32",
+            link="https://github.com/pytorch/pytorch/issues/37234",
+            modes=("eager",),
+            seen=("2.13.0", "2.14.1"),
+        )
+        for operation in ("sum", "mean")
     ),
     KnownDefect(
         name="sigmoid-backward-float16-steps",

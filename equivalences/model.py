@@ -86,6 +86,8 @@ class Domain:
     draw      (format, shape or None) -> Hypothesis strategy of `Problem`; with a shape, all its problems have it.
     edges     format -> deterministic problems that together reach every region.
     locate    problem -> array of int, one a row (axis ``R``), or one number for the whole: index into `regions`.
+    exhaustive  format -> problems that together hold every finite input (16-bit formats; elsewhere, and where there are
+              too many inputs: none).
     """
 
     name: str
@@ -95,6 +97,7 @@ class Domain:
     regions: tuple[str, ...]
     locate: Callable[[Problem], Array]
     layouts: tuple[str, ...] = ("contiguous", "strided", "inner")
+    exhaustive: Callable[[str], list[Problem]] = lambda format: []
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +133,8 @@ class Identity:
     out       axis letters of the output (see `Domain.axes`).
     wrt       items with respect to which the gradient is judged, under the upstream gradient ``g`` (axes `out`).
     bitwise   the outputs must equal the specification exactly: no allowance at all.
+    counts_rows  the specification, a total over rows, takes ``times``, how often each occurs: the oracle is asked about
+              one row of each only, and batches of many rows are cheap to judge.
     """
 
     name: str
@@ -141,6 +146,7 @@ class Identity:
     out: str = "R"
     wrt: tuple[str, ...] = ("z",)
     bitwise: bool = False
+    counts_rows: bool = False
     regions: tuple[str, ...] | None = None
     formats: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
     layouts: tuple[str, ...] | None = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from equivalences import regions
-from equivalences.formats import FORMATS
+from equivalences.formats import FORMATS, every_finite
 from equivalences.model import Array, Domain, Problem
 from equivalences.rows import (
     CLASS_KINDS,
@@ -325,11 +326,20 @@ def scalars(
             items["reduction"] = rows.recipe.reduction
         return items | {"g": rows.upstream(out, 1)}
 
+    def exhaustive(format: str) -> list[Problem]:
+        if FORMATS[format].dtype.itemsize > 2 or weight or pos_weight or out == "":
+            return []
+        z = every_finite(FORMATS[format])
+        targets = {None: (), "index": (0.0, 1.0), "sign": (-1.0, 1.0), "soft": (0.25,)}[target]
+        fixed = {"g": np.ones(len(z))} | ({"reduction": reduction[0]} if reduction else {})
+        each: list[dict[str, Any]] = [{"t": np.full(len(z), t)} for t in targets] or [{}]
+        return [Problem(format, {"z": z, **items, **fixed}) for items in each]
+
     choices = ({"weights"} if weight else set()) | ({"positive"} if pos_weight else set())
     choices |= {"salt"} if choices or out == "" else set()
     size = len(SCALAR_KINDS)
     options = {"target": target, "weight": weight, "pos_weight": pos_weight, "reduction": "/".join(reduction)}
-    return domain(
+    found = domain(
         name or _named("scalars", **options, out="''" if out == "" else None),
         axes,
         SCALAR_KINDS,
@@ -341,6 +351,7 @@ def scalars(
         reduction=reduction,
         layouts=layouts,
     )
+    return replace(found, exhaustive=exhaustive)
 
 
 def layers(

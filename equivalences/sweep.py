@@ -65,6 +65,12 @@ def edges(identity: Identity, fmt: str, mode: str) -> list[tuple[Problem, tuple[
     return found
 
 
+def exhaustive(identity: Identity, fmt: str, mode: str) -> list[tuple[Problem, tuple[str, ...]]]:
+    """Every finite input, where the domain lists them, each in the first layout; none for compiled code."""
+    listed = identity.domain.exhaustive(fmt) if mode == "eager" else []
+    return [(problem, layouts(identity, problem, mode)[:1]) for problem in listed]
+
+
 def in_turn(every: Sequence[str], turn: int) -> tuple[str, ...]:
     """The one layout whose turn it is (none if no layout applies)."""
     return (every[turn % len(every)],) if every else ()
@@ -99,7 +105,7 @@ def judged(tally: Tally, problem: Problem, wanted: Sequence[str], device: str, m
 
 @dataclass(frozen=True)
 class Unit:
-    """One batch of problems of one identity in one format: batch 0 has the edge problems, the others `count` drawn."""
+    """One batch of problems of one identity in one format: batch 0 has no drawn ones, the others `count`."""
 
     identity: Identity
     format: str
@@ -141,7 +147,8 @@ def run(unit: Unit) -> Tally:
     """Judges one unit."""
     tally = Tally(unit.identity, unit.format)
     seen: list[tuple[Any, ...]] = []
-    for problem, wanted in chosen(unit):
+    every = [] if unit.batch else exhaustive(unit.identity, unit.format, unit.mode)
+    for problem, wanted in (*chosen(unit), *every):
         if unit.mode == "compiled" and options(problem) not in seen:
             if len(seen) == OPTION_SETS:
                 continue

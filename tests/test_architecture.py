@@ -16,10 +16,10 @@ LAYERS = (
     ("model", "formats", "devices"),
     ("regions", "rows", "enclosure"),
     ("rounding", "exact"),
-    ("problems", "problems_training"),
+    ("problems", "problems_training", "problems_large"),
     ("catalogue",),
     ("known_defects", "faults", "special_values"),
-    ("execute",),
+    ("execute", "invariance"),
     ("judge", "outcomes"),
     ("sweep",),
     ("planted", "peers", "sensitivity"),
@@ -32,12 +32,22 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Who may know a tool; everybody else must not.
 TOOLS = {
-    "hypothesis": {"problems", "problems_training", "plugin"},
+    "hypothesis": {"problems", "problems_training", "problems_large", "plugin"},
     "flint": {"exact", "enclosure", "formats"},
     "pytest": {"plugin"},
     "rich": {"report", "__main__"},
     "torch": set(LEVEL)
-    - {"model", "regions", "rows", "exact", "enclosure", "problems", "problems_training", "catalogue"},
+    - {
+        "model",
+        "regions",
+        "rows",
+        "exact",
+        "enclosure",
+        "problems",
+        "problems_training",
+        "problems_large",
+        "catalogue",
+    },
 }
 
 

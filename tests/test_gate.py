@@ -40,7 +40,7 @@ def hold(judgements: Sequence[Judgement]) -> None:
 
 def test_identity(identity: Identity, fmt: str, device: str, mode: str) -> None:
     tally = Tally(identity, fmt)
-    for problem, layouts in sweep.edges(identity, fmt, mode):
+    for problem, layouts in (*sweep.edges(identity, fmt, mode), *sweep.exhaustive(identity, fmt, mode)):
         hold(sweep.judged(tally, problem, layouts, device, mode))
 
     def drawn(problem: Problem, turn: int) -> None:
@@ -70,6 +70,17 @@ def test_the_gate_can_fail(edges: bool) -> None:
     assert caught.value.judgement.form is wrong
     assert caught.value.judgement.problem["z"].shape[0] == 1 or edges
     assert "(shrunk from z" in caught.value.report or not edges
+
+
+@pytest.mark.parametrize("fmt", ["bfloat16", "float16"])
+def test_every_16_bit_input_is_judged(fmt: str) -> None:
+    wrong = Form("torch.sigmoid(z) * torch.where(z == 1.6328125, 1.03125, 1)", label="wrong for one input")
+    identity = replace(IDENTITIES["sigmoid"], forms=(IDENTITIES["sigmoid"].reference, wrong))
+    tally = Tally(identity, fmt)
+    for problem, layouts in sweep.exhaustive(identity, fmt, "eager"):
+        sweep.judged(tally, problem, layouts, "cpu", "eager")
+    assert tally.numbers > 4 * 60_000
+    assert {failure.form for failure in tally.failures} == {wrong}
 
 
 def test_the_gate_fails_where_nothing_was_tested() -> None:

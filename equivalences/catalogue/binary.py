@@ -10,7 +10,7 @@ from equivalences.model import Differs, Form, Identity, Pitfall
 from equivalences.problems import pairs, scalars
 from equivalences.problems_training import certainties
 
-LAYOUTS = ("contiguous", "strided", "unbatched")
+LAYOUTS = ("contiguous", "strided", "offset", "expanded", "unbatched")
 LOGITS = scalars(layouts=LAYOUTS)
 HARD = scalars(target="index", layouts=LAYOUTS)
 SOFT = scalars(target="soft", layouts=LAYOUTS)
@@ -31,6 +31,11 @@ def log_losses(p: SimpleNamespace) -> list[Number]:
     return [log_loss(z, t) for z, t in zip(p.z, p.t, strict=True)]
 
 
+def log_losses_of_labels(p: SimpleNamespace) -> list[Number]:
+    """The same for labels 0 and 1: one logarithm a row."""
+    return [exact.softplus(-z if exact.positive(t) else z) for z, t in zip(p.z, p.t, strict=True)]
+
+
 # --- hard labels -------------------------------------------------------------------------------------------------
 
 binary_cross_entropy = Identity(
@@ -38,7 +43,7 @@ binary_cross_entropy = Identity(
     statement=r"-(y \log\sigma(z) + (1-y)\log(1-\sigma(z))) = \mathrm{softplus}(z) - yz = -\log\sigma(\pm z)",
     source=BCE,
     domain=HARD,
-    spec=log_losses,
+    spec=log_losses_of_labels,
     forms=(
         Form("torch.where(t > 0, -F.logsigmoid(z), -F.logsigmoid(-z))"),
         Form("F.binary_cross_entropy_with_logits(z, t, reduction='none')"),

@@ -34,7 +34,8 @@ def positively_weighted(p: SimpleNamespace) -> list[Number]:
 
 def reduced(p: SimpleNamespace, losses: Iterable[Number]) -> Number:
     """The mean or the sum, as the problem asks."""
-    return exact.mean(losses) if p.reduction == "mean" else exact.total(losses)
+    total = exact.total_of_rows(p, losses)
+    return total / exact.rows_of(p, p.z) if p.reduction == "mean" else total
 
 
 def multi_hot(base: Domain) -> Domain:

@@ -8,8 +8,8 @@ from equivalences import exact
 from equivalences.model import Form, Identity
 from equivalences.problems import classes
 
-FLAT = ("contiguous", "strided", "transposed")  # logits of two dimensions
-LAYOUTS = (*FLAT, "inner", "unbatched")
+FLAT = ("contiguous", "strided", "transposed", "offset", "expanded")  # logits of two dimensions
+LAYOUTS = (*FLAT, "inner", "movedim", "unbatched")
 
 # Where the exponential of a single logit does not overflow: what an unshifted formulation can claim.
 FINITE = ("single", "offset", "tie", "tail", "saturated", "wide", "core")
@@ -35,18 +35,18 @@ def loss(p: Any) -> Any:
     reduction = getattr(p, "reduction", "none")
     mass: Any
     if hasattr(p, "p"):
-        kept, targets, mass = [True] * len(p.z), p.p, len(p.z)
+        kept, targets, mass = [True] * len(p.z), p.p, exact.rows_of(p, p.z)
     else:
         kept = [y != getattr(p, "ignore_index", -100) for y in p.y]
         targets = [[int(k == y) for k in range(count)] for y in p.y]
-        mass = exact.total(weight[y] for y, keep in zip(p.y, kept, strict=True) if keep)
+        mass = exact.total_of_rows(p, [weight[y] if keep else 0 for y, keep in zip(p.y, kept, strict=True)])
     rows = []
     for z, target, keep in zip(p.z, targets, kept, strict=True):
         q = [w * ((1 - smoothing) * t + smoothing / count) for w, t in zip(weight, target, strict=True)]
         rows.append(-exact.dot(q, exact.log_softmax(z)) if keep else 0)
     if reduction == "none":
         return rows
-    return exact.total(rows) / (mass if reduction == "mean" else 1)
+    return exact.total_of_rows(p, rows) / (mass if reduction == "mean" else 1)
 
 
 cross_entropy = Identity(

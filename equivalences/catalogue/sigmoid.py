@@ -6,7 +6,7 @@ from equivalences import exact
 from equivalences.model import Form, Identity
 from equivalences.problems import scalars
 
-LOGITS = scalars(layouts=("contiguous", "strided", "unbatched"))
+LOGITS = scalars(layouts=("contiguous", "strided", "offset", "expanded", "unbatched"))
 # Where the exponential of a logit does not overflow.
 FINITE = ("saturated", "wide", "zero", "core")
 

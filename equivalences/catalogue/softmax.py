@@ -10,7 +10,9 @@ from equivalences.problems import classes, scalars
 FINITE = ("single", "offset", "tie", "saturated", "wide", "core")
 
 SOFTMAX = "Blanchard, Higham & Higham, IMA J. Numer. Anal. 2021, eq. (1.2)"
-ROWS = classes(out="RC", layouts=("contiguous", "strided", "transposed", "inner", "first"))
+ROWS = classes(
+    out="RC", layouts=("contiguous", "strided", "transposed", "inner", "movedim", "offset", "expanded", "first")
+)
 ROW_SUMS = classes(out="R", layouts=ROWS.layouts)
 
 softmax = Identity(

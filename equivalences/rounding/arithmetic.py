@@ -246,7 +246,9 @@ def _logical(call: Call) -> Shadow:
     return Shadow(v, worst)
 
 
-@rule("_is_all_true", "_local_scalar_dense", "is_nonzero", "equal", "allclose")
+@rule(
+    "_is_all_true", "_local_scalar_dense", "is_nonzero", "equal", "allclose", "is_same_size", "_has_same_storage_numel"
+)
 def _read(call: Call) -> None:
     """A value read by Python (argument validation): whatever branch it takes, later operations are followed."""
 

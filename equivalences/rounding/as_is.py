@@ -7,7 +7,7 @@ failure, and not the known defect.
 from __future__ import annotations
 
 import math
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -121,14 +121,18 @@ def fused_sgd_skips_blocks(call: Call) -> list[Shadow]:
 
 def _folded_height(call: Call) -> int:
     """Additions on the way of a term where a level is folded at its rows' turn, unless just that row is ignored."""
-    target, ignore_index = call.args[1].cpu(), call.args[4]
-    power = cascade_power(target.numel())
+    kept = call.args[1].cpu().flatten() != call.args[4]
+    return _height_of_folds(kept.numpy().tobytes(), cascade_power(kept.numel()))
+
+
+@lru_cache(maxsize=64)
+def _height_of_folds(kept: bytes, power: int) -> int:
     depth: list[int | None] = [None] * 8  # of each level: the most additions that a term in it has seen; None: empty
 
     def joined(a: int | None, b: int | None) -> int | None:
         return b if a is None else a if b is None else max(a, b) + 1
 
-    for row in (target.flatten() != ignore_index).nonzero().flatten().tolist():
+    for row in np.flatnonzero(np.frombuffer(kept, dtype=bool)).tolist():
         depth[0] = joined(depth[0], 0)
         for level in range(7):
             if row >> level * power & (1 << power) - 1:

@@ -18,6 +18,7 @@ class Assumptions:
 
     ulps: Mapping[str, float]
     source: str
+    vectors: bool = False  # sums are those of aten/.../cpu/SumKernel.cpp and aten/.../cpu/vec/functional.h
 
     def relative(self, function: str, u: float) -> float:
         """Bound on the relative error of `function` in a format of unit roundoff `u`: k ulp(y) <= 2 k u |y|."""
@@ -26,6 +27,39 @@ class Assumptions:
     def sum_height(self, n: int) -> int:
         """Largest number of additions on the way of one term into a sum of n: any order has at most n - 1."""
         return max(n - 1, 0)
+
+    def at_sum_height(self, n: int, threads: int) -> int:
+        """The same for at::sum over n numbers that lie evenly in memory, in `threads` parts (each at least 32768)."""
+        if not self.vectors:
+            return self.sum_height(n)
+        return min(self.sum_height(n), max(at_sum_height(n, lanes) for lanes in (1, *_VECTORS)) + threads)
+
+    def row_height(self, n: int, wide: bool) -> int:
+        """The same for a row inside a kernel (vec::map_reduce_all): lane by lane, then the lanes; `wide`: float64."""
+        if not self.vectors:
+            return self.sum_height(n)
+        return min(
+            self.sum_height(n), max(-(-n // lanes) + lanes for lanes in (_VECTORS[:3] if wide else _VECTORS[1:4]))
+        )
+
+
+_VECTORS = (2, 4, 8, 16, 32)  # numbers a vector: of 128 to 512 bits, float64 to 16 bits
+
+
+def at_sum_height(n: int, lanes: int) -> int:
+    """Additions on the way of a term of at::sum in one thread, in vectors of `lanes` numbers (aten/.../SumKernel.cpp).
+
+    Four sums side by side, each a cascade of four levels; the last level takes whatever is left.  Then the levels, the
+    vectors over, the four sums, the lanes and the numbers over, one after the other (first the two halves of a
+    16-bit vector).
+    """
+    size = n // lanes // 4
+    step = 2 ** max(4, (size - 1).bit_length() // 4) if size > 1 else 16
+    height, left = 0, size
+    for level in range(4):
+        height += min(left, step) if level < 3 else left
+        left = -(-left // step)
+    return height + 3 + 3 + 3 + 2 * lanes + 1
 
 
 def cascade_height(n: int) -> int:
@@ -64,6 +98,7 @@ _DEVICES = {
             }
         ),
         "SLEEF 3 documentation, purec (u10 functions); Intel oneMKL VML accuracy (HA)",
+        vectors=True,
     ),
     "cuda": Assumptions(
         MappingProxyType(

@@ -51,13 +51,20 @@ def log_of_sum(call: Call, x: Shadow, dim: int, steps: Format) -> Row:
     # Rounding: x_i - m is off by u d_i, exp by kappa u; at the maximum both are exact (exp(0) = 1).
     term = growth(u * (gap + 2 * worst) + call.assume.relative("exp", inner.u) + narrow) * (gap + worst > 0)
     n = x.v.shape[dim]
-    height = call.assume.sum_height(n)
+    height = row_height(call, x.v, dim)
     gamma = height * inner.u / (1 - height * inner.u)
     total = (share * term.clamp_max(1e300)).sum(dim, keepdim=True) * drift
     total = total + gamma * (1 + total) + narrow + n * inner.eta
     change = (-torch.log1p(-total)).masked_fill(total >= 1, math.inf)
     log_e = change + (call.assume.relative("log", inner.u) + narrow) * (log + change + moved)
     return Row(top, gap, share, term, total, log, log_e, moved)
+
+
+def row_height(call: Call, x: Tensor, dim: int) -> int:
+    """Additions on the way of a term along `dim`: lane by lane along the last dimension, one by one along others."""
+    n = x.shape[dim]
+    wide = call.arithmetic.precision > 24
+    return call.assume.row_height(n, wide) if dim % x.dim() == x.dim() - 1 else call.assume.sum_height(n)
 
 
 @rule("_log_softmax")
@@ -110,7 +117,7 @@ def _row_sum(call: Call, x: Shadow, dim: int) -> Shadow:
     """A sum along one dimension inside a kernel: exact zeros (one-hot gradients) add exactly."""
     size = x.v.abs() + x.e
     terms = (size > 0).sum(dim, keepdim=True)
-    h = torch.clamp_max((terms - 1).clamp_min(0), call.assume.sum_height(x.v.shape[dim])).double() * call.arithmetic.u
+    h = torch.clamp_max((terms - 1).clamp_min(0), row_height(call, x.v, dim)).double() * call.arithmetic.u
     e = x.e.expand(x.v.shape).sum(dim, keepdim=True) + h / (1 - h) * size.sum(dim, keepdim=True)
     return Shadow(x.v.sum(dim, keepdim=True), e)
 
@@ -215,7 +222,7 @@ def _reduced(call: Call, terms: Shadow, reduction: int) -> Shadow:
     if reduction == _NONE:
         return terms
     n = terms.v.numel()
-    hu = call.assume.sum_height(n) * call.arithmetic.u
+    hu = call.assume.at_sum_height(n, torch.get_num_threads()) * call.arithmetic.u
     e = terms.e.expand(terms.v.shape)
     v, e = terms.v.sum(), e.sum() + hu / (1 - hu) * (terms.v.abs() + e).sum()
     if reduction == _MEAN:

@@ -78,7 +78,13 @@ def _constant(call: Call) -> None:
     call.tracker.declare(call.out)
 
 
+@rule("_new_zeros_with_same_feature_meta")
+def _zeros_like_another(call: Call) -> Shadow:
+    return exact(torch.zeros(call.out.shape).double())
+
+
 @rule(
+    "_efficientzerotensor",
     "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_ones", "arange", "eye", "full", "full_like",
     "new_full", "scalar_tensor", "empty", "empty_like", "new_empty", "fill", "zero", "one_hot",
     "empty_strided", "new_empty_strided", "uniform", "normal", "bernoulli", "random",

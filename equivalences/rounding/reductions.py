@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -36,11 +37,12 @@ def summed(x: Shadow, dims: list[int], keepdim: bool, u: float, height: int) -> 
     return Shadow(v, propagated + gamma * (x.v.abs() + e).sum(dims, keepdim))
 
 
-def _sum_over(call: Call, mean: bool) -> Shadow:
+def _sum_over(call: Call, mean: bool, height: int | None = None) -> Shadow:
     x = call.shadow(call.args[0])
     dims = dims_of(x.v, call.arg(1, "dim"))
     n = count(x.v, dims)
-    total = summed(x, dims, bool(call.arg(2, "keepdim", False)), call.arithmetic.u, call.assume.sum_height(n))
+    height = call.assume.at_sum_height(n, torch.get_num_threads()) if height is None else height
+    total = summed(x, dims, bool(call.arg(2, "keepdim", False)), call.arithmetic.u, height)
     if not call.args[0].is_floating_point() and not mean:
         return total  # integers and booleans are counted exactly
     if mean:
@@ -62,6 +64,20 @@ def _sum(call: Call) -> Shadow | None:
 @rule("mean")
 def _mean(call: Call) -> Shadow:
     return _sum_over(call, mean=True)
+
+
+def evenly(x: Tensor, dims: list[int]) -> bool:
+    """Whether the numbers that are added up are equally far apart in memory, so that one loop goes over them all."""
+    run = sorted((x.stride(d), x.shape[d]) for d in dims if x.shape[d] > 1)
+    return all(stride * size == following for (stride, size), (following, _) in itertools.pairwise(run))
+
+
+def sum_in_order(call: Call) -> Shadow:
+    """A sum or mean of numbers that do not lie evenly in memory: piece after piece is added to the result."""
+    x = call.args[0]
+    dims = dims_of(x, call.arg(1, "dim"))
+    height = None if evenly(x, dims) else call.assume.sum_height(count(x, dims))
+    return _sum_over(call, call.name == "mean", height)
 
 
 @rule("amax", "amin")

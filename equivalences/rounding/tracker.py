@@ -217,8 +217,9 @@ class Tracker(TorchDispatchMode):
         else:  # a stored shadow may be shared with the one it was copied from
             stored.v, stored.e = stored.v.clone(), stored.e.clone()
         geometry = tensor.size(), tensor.stride(), tensor.storage_offset()
-        stored.v.as_strided(*geometry).copy_(v)
-        stored.e.as_strided(*geometry).copy_(e)
+        once = tuple(slice(0, 1 if stride == 0 else None) for stride in tensor.stride())  # of what is expanded
+        stored.v.as_strided(*geometry)[once].copy_(v[once])
+        stored.e.as_strided(*geometry)[once].copy_(e[once])
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

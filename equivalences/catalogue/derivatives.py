@@ -1,0 +1,114 @@
+"""Second derivatives: a gradient, differentiated once more along the direction `g`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from equivalences import exact
+from equivalences.catalogue.binary import MODERATE
+from equivalences.exact import Number
+from equivalences.model import Form, Identity
+from equivalences.problems import classes, scalars
+
+LAYOUTS = ("contiguous", "strided", "offset")
+
+
+def twice(loss: str) -> str:
+    """The code that differentiates the total of `loss`, an expression in z, and then its gradient along g."""
+    return (
+        "z = z.detach().requires_grad_()\n"
+        f"(once,) = torch.autograd.grad(({loss}).sum(), z, create_graph=True)\n"
+        "torch.autograd.grad(once, z, g)[0]"
+    )
+
+
+def forward_over_reverse(loss: str) -> str:
+    """The same, forward-mode over reverse-mode."""
+    return f"torch.func.jvp(torch.func.grad(lambda x: ({loss}).sum()), (z,), (g,))[1]"
+
+
+def slope(z: Number) -> Number:
+    """sigmoid(z) (1 - sigmoid(z))."""
+    return exact.sigmoid(z) * exact.sigmoid(-z)
+
+
+BCE_WITH_LOGITS = "F.binary_cross_entropy_with_logits({}, t, reduction='none')"
+
+binary_cross_entropy_second_derivative = Identity(
+    name="binary_cross_entropy_second_derivative",
+    statement=r"\partial_z^2 \mathrm{BCE}(z, t) = \partial_z^2 \mathrm{softplus}(z) = \sigma(z)\,\sigma(-z)",
+    source="Bishop, Pattern Recognition and Machine Learning, (4.97)",
+    domain=scalars(target="soft", layouts=LAYOUTS),
+    spec=lambda p: [g * slope(z) for z, g in zip(p.z, p.g, strict=True)],
+    wrt=(),
+    forms=(
+        Form("g * (torch.sigmoid(z) * torch.sigmoid(-z))"),
+        Form(twice(BCE_WITH_LOGITS.format("z")), label="F.binary_cross_entropy_with_logits, backward twice"),
+        Form(twice("F.softplus(z, threshold=math.inf)"), label="F.softplus without its threshold, backward twice"),
+        Form(twice("-F.logsigmoid(z)"), label="-F.logsigmoid, backward twice"),
+        Form(
+            forward_over_reverse(BCE_WITH_LOGITS.format("x")),
+            label="F.binary_cross_entropy_with_logits, forward over reverse",
+        ),
+        Form(
+            f"torch.func.vmap(torch.func.grad(torch.func.grad(lambda z, t: {BCE_WITH_LOGITS.format('z')})))(z, t) * g",
+            label="F.binary_cross_entropy_with_logits, vmap of grad of grad",
+        ),
+    ),
+)
+
+sigmoid_second_derivative = Identity(
+    name="sigmoid_second_derivative",
+    statement=r"\sigma''(z) = \sigma(z)\,\sigma(-z)\,(\sigma(-z) - \sigma(z))",
+    source="Goodfellow, Bengio & Courville, Deep Learning, 3.10, differentiated",
+    domain=scalars(layouts=LAYOUTS),
+    spec=lambda p: [g * slope(z) * -exact.tanh(z / 2) for z, g in zip(p.z, p.g, strict=True)],
+    wrt=(),
+    forms=(
+        Form("-g * (torch.sigmoid(z) * torch.sigmoid(-z)) * torch.tanh(z / 2)"),
+        Form(twice("torch.sigmoid(z)"), label="torch.sigmoid, backward twice", regions=MODERATE),
+        Form(forward_over_reverse("torch.sigmoid(x)"), label="torch.sigmoid, forward over reverse", regions=MODERATE),
+    ),
+)
+
+
+def hessian_products(p: SimpleNamespace) -> list[list[Number]]:
+    """(diag(s) - s s') g of every row, s its softmax."""
+    rows = []
+    for z, g in zip(p.z, p.g, strict=True):
+        s = exact.softmax(z)
+        # s_k sum_j s_j (g_k - g_j): nothing cancels but differences of exact numbers
+        rows.append([s[k] * exact.total(s[j] * (g[k] - g[j]) for j in range(len(s)) if j != k) for k in range(len(s))])
+    return rows
+
+
+cross_entropy_hessian = Identity(
+    name="cross_entropy_hessian",
+    statement=r"\nabla^2 \ell(z)\, g = (\mathrm{diag}(s) - s s^\top)\, g, \quad s = \mathrm{softmax}(z)",
+    source="Bishop, Pattern Recognition and Machine Learning, (4.110)",
+    domain=classes(labels=True, out="RC", layouts=("contiguous", "strided", "inner", "movedim")),
+    spec=hessian_products,
+    out="RC",
+    wrt=(),
+    forms=(
+        Form("s = F.softmax(z, dim)\ns * (g - (s * g).sum(dim, keepdim=True))"),
+        Form(twice("F.cross_entropy(z, y, reduction='none')"), label="F.cross_entropy, backward twice"),
+        Form(
+            "t = torch.zeros_like(z).scatter_(dim, y.unsqueeze(dim), 1)\n"
+            + twice("F.cross_entropy(z, t, reduction='none')"),
+            label="F.cross_entropy of one-hot targets, backward twice",
+        ),
+        Form(twice("torch.logsumexp(z, dim)"), label="torch.logsumexp, backward twice"),
+        Form(
+            forward_over_reverse("F.cross_entropy(x, y, reduction='none')"),
+            label="F.cross_entropy, forward over reverse",
+        ),
+        Form(
+            "def product(x, y, g):\n"
+            "    row = torch.func.grad(lambda r: F.cross_entropy(r[None], y[None], reduction='sum'))\n"
+            "    return torch.func.vjp(row, x)[1](g)[0]\n"
+            "torch.func.vmap(product)(z, y, g)",
+            label="F.cross_entropy, vmap of vjp of grad",
+        ),
+    ),
+)

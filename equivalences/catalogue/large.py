@@ -1,0 +1,156 @@
+"""Losses of very many rows, and of very many classes: what sums, counts and divisors do to them."""
+
+from __future__ import annotations
+
+from equivalences.catalogue.binary_options import positively_weighted_loss, reduced
+from equivalences.catalogue.cross_entropy import FLAT, SPREAD, loss
+from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SMOOTHED, SOFT, SOFT_MEAN
+from equivalences.model import Form, Identity
+from equivalences.problems import classes, scalars
+from equivalences.problems_large import many, wide
+
+SOURCE = "Higham, Accuracy and Stability, 2nd ed., 4.2: the error of a sum grows with its longest chain of additions"
+REDUCTIONS = ("mean", "sum")
+SMALL = (28, 56, 41, 67)
+MILD = ("core",)
+
+cross_entropy_large_batch = Identity(
+    name="cross_entropy_large_batch",
+    statement=r"\mathrm{sum} = \sum_n \ell_n, \quad \mathrm{mean} = \sum_n \ell_n / \sum_{n: y_n \ne i} w_{y_n},"
+    r" \quad N > 65520",
+    source=SOURCE,
+    domain=many(
+        classes(
+            labels=True,
+            weight="optional",
+            ignore=True,
+            smoothing=True,
+            reduction=REDUCTIONS,
+            out="",
+            columns=3,
+            rows=SMALL,
+            layouts=("contiguous", "inner", "transposed"),
+        )
+    ),
+    spec=loss,
+    out="",
+    counts_rows=True,
+    regions=MILD,
+    forms=(
+        Form(f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)", label="F.cross_entropy"),
+        Form(
+            f"{KEPT}rows = F.cross_entropy(z, y, {INDEX}, reduction='none')\n{REDUCED}",
+            label="reduced by hand: mean = sum / total weight",
+        ),
+        Form(
+            f"{SMOOTHED}rows = F.cross_entropy(z, q, weight, reduction='none')\n{REDUCED}",
+            label="smoothed targets",
+        ),
+        Form(
+            f"{SPREAD}F.cross_entropy(x, y.reshape(-1, d1, d2), {INDEX}, reduction=reduction)",
+            label="(N, C, d1, d2)",
+            layouts=FLAT,
+        ),
+    ),
+)
+
+soft_cross_entropy_large_batch = Identity(
+    name="soft_cross_entropy_large_batch",
+    statement=r"\mathrm{sum} = \sum_n \ell_n, \quad \mathrm{mean} = \frac{1}{N} \sum_n \ell_n, \quad N > 65520",
+    source=SOURCE,
+    domain=many(
+        classes(
+            soft=True,
+            weight="optional",
+            smoothing=True,
+            reduction=REDUCTIONS,
+            out="",
+            columns=3,
+            rows=SMALL,
+            layouts=("contiguous", "inner", "transposed"),
+        )
+    ),
+    spec=loss,
+    out="",
+    counts_rows=True,
+    regions=MILD,
+    forms=(
+        Form(f"F.cross_entropy(z, p, {SOFT})", label="F.cross_entropy"),
+        Form(
+            f"rows = F.cross_entropy(z, p, weight, label_smoothing=label_smoothing, reduction='none')\n{SOFT_MEAN}",
+            label="reduced by hand: mean = sum / N",
+        ),
+    ),
+)
+
+WEIGHTED = "weight=weight, pos_weight=pos_weight"
+
+binary_cross_entropy_large_batch = Identity(
+    name="binary_cross_entropy_large_batch",
+    statement=r"\sum_i \mathrm{BCE}_{w_i}(z_i, t_i; w^+) \text{ or } \frac{1}{N} \text{ of it}, \quad N > 65520",
+    source=SOURCE,
+    domain=many(
+        scalars(
+            target="soft", weight=True, pos_weight=True, reduction=REDUCTIONS, out="", layouts=("contiguous", "strided")
+        )
+    ),
+    spec=lambda p: reduced(
+        p, [w * positively_weighted_loss(z, t, p.pos_weight) for z, t, w in zip(p.z, p.t, p.weight, strict=True)]
+    ),
+    out="",
+    counts_rows=True,
+    regions=MILD,
+    forms=(
+        Form(
+            "rows = -weight * (pos_weight * t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z))\n"
+            "getattr(torch, reduction)(rows)"
+        ),
+        Form(
+            f"F.binary_cross_entropy_with_logits(z, t, {WEIGHTED}, reduction=reduction)",
+            label="F.binary_cross_entropy_with_logits",
+        ),
+        Form(
+            f"rows = F.binary_cross_entropy_with_logits(z, t, {WEIGHTED}, reduction='none')\n"
+            "rows = rows.reshape(-1, math.gcd(len(z), 12))\n"
+            "rows = torch.cat((rows, rows[:, :1]), 1)[:, :-1]\n"
+            "getattr(torch, reduction)(rows)",
+            label="the padding of a batch cut off",
+        ),
+    ),
+)
+
+# float64 is judged by balls, and so is what a known defect is met on: a million of these takes ten seconds.
+CLASSES = {
+    "float64": (4099, 50_000),
+    "float32": (4099, 50_000, 1_000_000),
+    "bfloat16": (4099, 50_257),
+    "float16": (4099, 65_521),
+}
+
+cross_entropy_large_vocabulary = Identity(
+    name="cross_entropy_large_vocabulary",
+    statement=r"\ell_n = -[y_n \ne i] \sum_k w_k q_{nk} \log \mathrm{softmax}(z_n)_k, \quad K \le 10^6",
+    source="Blanchard, Higham & Higham, IMA J. Numer. Anal. 2021 (log-sum-exp of very many numbers)",
+    domain=wide(
+        classes(
+            labels=True,
+            weight="optional",
+            ignore=True,
+            smoothing=True,
+            reduction=("none",),
+            columns=31,
+            rows=(28, 41, 56),
+            layouts=("contiguous", "inner"),
+        ),
+        CLASSES,
+    ),
+    spec=loss,
+    regions=("tie",),
+    forms=(
+        Form(f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)", label="F.cross_entropy"),
+        Form(
+            f"{SMOOTHED}F.cross_entropy(z, q, weight, reduction='none')",
+            label="smoothed targets",
+        ),
+    ),
+)
