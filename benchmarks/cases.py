@@ -6,11 +6,11 @@ import ast
 import re
 from collections.abc import Sequence
 
-from benchmarks import loading, training
+from benchmarks import accuracy, gate_cost, loading, loss_cases, training
 from benchmarks.work import Case, Unsupported, Work
 
 DATA = "digits28"
-SUITES = (training, loading)
+SUITES = (training, loss_cases, loading, accuracy, gate_cost)
 
 
 def grid(data: str = DATA, full: bool = False) -> tuple[Case, ...]:

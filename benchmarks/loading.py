@@ -118,6 +118,12 @@ class Loader:
         assert torch.equal(torch.cat([a for a, _ in met]), x.to(self.device)), "the rows came in another order"
         assert torch.equal(torch.cat([b for _, b in met]), y.to(self.device)), "the labels came in another order"
 
+    @property
+    def bytes(self) -> int:
+        """Bytes that gathering an epoch moves: every row, read and written (slices move none at all)."""
+        views = self.way.name == "slices" and self.order == "given"
+        return 0 if views else 2 * self.x.numel() * self.x.element_size()
+
     def facts(self) -> dict[str, Any]:
         return {"steps": self.steps}
 
@@ -129,6 +135,7 @@ def case(data: str, way: Loading, batch: int, order: str, smoke: bool = False) -
         axes,
         lambda device: Loader(load(data), way, batch, order, device),
         smoke=smoke,
+        group=("data", "batch"),
         rounds=10,
         warmup=1,
         devices=("accelerator",) if way.accelerators_only else (),

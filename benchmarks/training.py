@@ -81,12 +81,12 @@ class Recipe:
 BY_HAND = ("sigmoid+BCELoss", "CrossEntropyLoss-one-hot")  # one name for each of the two gradients
 
 
-def network(recipe: Recipe, features: int, classes: int) -> nn.Sequential:
-    """The network as the seed initialises it: Linear, [Dropout], activation, Linear."""
+def network(recipe: Recipe, features: int, classes: int, seed: int = SEED) -> nn.Sequential:
+    """The network as a seed initialises it: Linear, [Dropout], activation, Linear."""
     plan, loss = recipe.network, LOSSES[recipe.loss]
     dropout = [nn.Dropout(float(recipe.dropout))] if float(recipe.dropout) else []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         return nn.Sequential(
             nn.Linear(features, plan.hidden),
             *dropout,
@@ -117,6 +117,7 @@ class Training:
         self.target = (target.to(dtype) if target.is_floating_point() else target).to(self.home)
         self.net = network(recipe, found.features, found.classes).to(device, dtype)
         self.initial = [p.detach().clone() for p in self.net.parameters()]
+        self.seed = SEED
         self.generator = torch.Generator()
         self.hand: ByHand | None = None
         self.graph: CudaGraph | None = None
@@ -154,8 +155,15 @@ class Training:
                     tensor.zero_()
         else:
             self.optimizer = optimizer(self.recipe, self.net.parameters())
-        torch.manual_seed(SEED)
-        self.generator.manual_seed(SEED)
+        torch.manual_seed(self.seed)
+        self.generator.manual_seed(self.seed)
+
+    def reseed(self, seed: int) -> None:
+        """Another initialisation, other masks and another order from the next reset on."""
+        drawn = network(self.recipe, self.data.features, self.data.classes, seed)
+        for initial, parameter in zip(self.initial, drawn.parameters(), strict=True):
+            initial.copy_(parameter.detach())
+        self.seed = seed
 
     def step(self, a: Tensor, b: Tensor) -> None:
         self.cost(a, b).backward()
@@ -179,12 +187,13 @@ class Training:
     def logits(self, x: Tensor) -> Tensor:
         """The network's outputs in float64, without dropout."""
         self.net.eval()
-        first, *middle, last = self.net
+        middle = list(self.net)[1:-1]
         with torch.no_grad():
-            h = nn.functional.linear(x.to(self.device).double(), first.weight.double(), first.bias.double())
+            w1, b1, w2, b2 = (p.double() for p in self.net.parameters())
+            h = nn.functional.linear(x.to(self.device).double(), w1, b1)
             for layer in middle:
                 h = layer(h)
-            return nn.functional.linear(h, last.weight.double(), last.bias.double()).cpu()
+            return nn.functional.linear(h, w2, b2).cpu()
 
     def final_loss(self) -> float:
         """The mean loss over the training rows, in float64."""
@@ -201,8 +210,8 @@ class Training:
         before = self.final_loss()
         self.net.eval()
         with torch.no_grad():
-            rows = self.net(self.x[:JUDGED_ROWS].to(self.device)).cpu()
-        self.judgement = judged(self.loss, rows, self.target[:JUDGED_ROWS].cpu())
+            rows = self.net(self.x[:JUDGED_ROWS].to(self.device))
+        self.judgement = judged(self.loss, rows, self.target[:JUDGED_ROWS].to(self.device))
         self.net.train()
         self.run()
         after = self.final_loss()
@@ -211,6 +220,16 @@ class Training:
         assert abs(after - expected) <= spread + allowed, (
             f"an epoch ends at loss {after:.8g}, expected {expected:.8g} within {spread + allowed:.2g}"
         )
+
+    def plain(self) -> Training:
+        """The work that floating-point operations are counted on: they are the same in batches of any size."""
+        loss = "CrossEntropyLoss" if self.loss.target != "binary" else "BCEWithLogitsLoss"
+        return Training(Recipe(self.recipe.data, loss, batch="full", loading="slices"), self.device)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that one epoch cannot avoid to move: every row, read for the forward and for the backward pass."""
+        return 2 * self.samples * self.data.features * self.x.element_size()
 
     def facts(self) -> dict[str, Any]:
         """After a run: the final loss and accuracies, and what the gate said of the loss."""
@@ -270,6 +289,8 @@ def case(recipe: Recipe, smoke: bool = False) -> Case:
         axes,
         lambda device: Training(recipe, device),
         smoke=smoke,
+        usual=tuple((field.name, str(field.default)) for field in fields(recipe)),
+        group=("data", "batch"),
         rounds={"1": 3, "16": 7}.get(recipe.batch, 10),
         warmup=1 if recipe.batch == "1" else 2,
         devices=("cuda",) if graph else ("accelerator",) if pinned else (),

@@ -29,21 +29,38 @@ class Work(Protocol):
 class Case:
     """One thing to time: every axis by name, and how to prepare it on a device.
 
-    `rounds` and `warmup` are what pytest's pedantic mode is told; `devices` limits a case to device types (empty: all).
+    usual     the axes' usual values: what differs from them is the case's short name.
+    group     the axes by which tables group a suite's cases.
+    rounds    timed units, after `warmup` that are not; `devices` limits a case to device types (empty: all).
     """
 
     suite: str
     axes: tuple[tuple[str, str], ...]
     build: Callable[[str], Work]
     smoke: bool = False
+    usual: tuple[tuple[str, str], ...] = ()
+    group: tuple[str, ...] = ("data",)
     rounds: int = 10
     warmup: int = 2
     devices: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        """Every axis spelled out: "training-data:digits28-loss:sigmoid+BCELoss-...\""""
+        """Every axis spelled out: training-data:digits28-loss:sigmoid+BCELoss-..."""
         return "-".join((self.suite, *(f"{name}:{value}" for name, value in self.axes)))
+
+    @property
+    def title(self) -> str:
+        """The table that the case belongs to: its suite, and the axes of `group`."""
+        return ", ".join((self.suite, *(f"{name} {value}" for name, value in self.axes if name in self.group)))
+
+    @property
+    def label(self) -> str:
+        """What tells the case from its neighbours in a table: the axes that are not as usual."""
+        odd = [
+            f"{name}:{value}" for name, value in self.axes if (name, value) not in self.usual and name not in self.group
+        ]
+        return " ".join(odd) or "as usual"
 
     def runs_on(self, device: str) -> bool:
         """Whether the case is meant for a device: "accelerator" in `devices` stands for every type but the CPU."""
@@ -51,7 +68,10 @@ class Case:
         return not self.devices or kind in self.devices or ("accelerator" in self.devices and kind != "cpu")
 
     def prepare(self, device: str) -> Work:
-        """The work on a device.  Raises DataError, with one line, if its data cannot be had."""
+        """The work on a device.
+
+        Raises DataError if its data cannot be had, Unsupported if it cannot run here: one line each.
+        """
         return self.build(device)
 
 
