@@ -5,8 +5,8 @@ A two-layer network's gradient is two matrix products and a few elementwise oper
     h = act(x W1' + b1) * m,  z = h W2' + b2,  d = (sigmoid(z) - t) / n  or  (softmax(z) - p) / n,
     dW2 = d' h,  dh = (d W2) * m * act'(h),  dW1 = dh' x.
 
-Plain SGD is linear in the gradient, so that the product itself updates the weights (`addmm_` with alpha = -rate/n):
-no gradient is ever stored.  Adam keeps all parameters in one flat tensor, so that a step is six operations in all.
+Plain SGD is linear in the gradient, so that for small batches the product itself updates the weights (`addmm_` with
+alpha = -rate/n): no gradient is ever stored.  Adam keeps all parameters in one flat tensor, so that a step is six operations in all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+# Rows that a matrix product surely adds up before it touches its result.  A longer sum updates the weights in blocks,
+# each rounded at their size, not at the gradient's: at 12,665 rows that lost 0.8 % of a step (torch 2.14.1, CPU).
+ONE_BLOCK = 256
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's
 
@@ -65,18 +69,25 @@ class ByHand:
     def sgd(self, x: Tensor, target: Tensor) -> None:
         h, d, back = self.deltas(x, target)
         rate = -self.rate / len(x)
+        if len(x) > ONE_BLOCK:
+            self.differentiate(x, h, d, back)
+            self.flat.add_(self.gradient, alpha=rate)
+            return
         self.w2.addmm_(d.t(), h, alpha=rate)
         self.b2.add_(d.sum(0), alpha=rate)
         self.w1.addmm_(back.t(), x, alpha=rate)
         self.b1.add_(back.sum(0), alpha=rate)
 
-    def adam(self, x: Tensor, target: Tensor) -> None:
-        h, d, back = self.deltas(x, target)
+    def differentiate(self, x: Tensor, h: Tensor, d: Tensor, back: Tensor) -> None:
+        """The gradient of n times the mean loss, into its own storage."""
         g1, c1, g2, c2 = self.gradients
         torch.mm(back.t(), x, out=g1)
         torch.sum(back, 0, out=c1)
         torch.mm(d.t(), h, out=g2)
         torch.sum(d, 0, out=c2)
+
+    def adam(self, x: Tensor, target: Tensor) -> None:
+        self.differentiate(x, *self.deltas(x, target))
         g = self.gradient.div_(len(x))
         self.done += 1
         self.moment.lerp_(g, 1 - BETA1)

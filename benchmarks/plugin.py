@@ -59,9 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("data_root"):
         os.environ[cache.VARIABLE] = config.getoption("data_root")
     if option.benchmark_only:
-        if (wanted := config.getoption("device")).partition(":")[0] not in devices.available():
-            there = ", ".join(devices.available())
-            raise pytest.UsageError(f"--device {wanted} is not available here: choose one of {there}")
+        try:
+            devices.require(config.getoption("device"))
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args[:] = [str(FOLDER)]  # the tests hold no benchmark: they need not be collected
         if (threads := config.getoption("threads")) is not None:

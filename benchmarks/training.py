@@ -1,8 +1,8 @@
 """One epoch of training: the material's recipes, axis by axis, and the fastest path beside them.
 
 The result of every case is held to the same recipe run in float64: whatever the formulation, the optimiser's
-implementation, the loading or the execution, an epoch must end at the same parameters, to half of the format's digits of
-the way that they went.
+implementation, the loading or the execution, an epoch must end at the same parameters, to half of the format's digits
+of the way that they went.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 
@@ -44,7 +45,7 @@ class Case:
     warmup: int = 2
     devices: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Every axis spelled out: training-data:digits28-loss:sigmoid+BCELoss-..."""
         return "-".join((self.suite, *(f"{name}:{value}" for name, value in self.axes)))

@@ -31,10 +31,18 @@ def run(*arguments: str, code: str = "import pytest, sys; sys.exit(pytest.main(s
 QUICK = ("--benchmark-only", "-k", "test_gate_cost and format:bfloat16")
 
 
-def test_benchmark_only_needs_no_other_flag(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    status, said = run(*QUICK, f"--benchmark-json={path}")
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What a timed run said, and the file that it saved."""
+    folder = tmp_path_factory.mktemp("saved")
+    status, said = run(*QUICK, f"--benchmark-storage={folder}", "--benchmark-save=one", "--benchmark-save-data")
     assert status == 0, said
+    (path,) = folder.rglob("*.json")
+    return said, path
+
+
+def test_benchmark_only_needs_no_other_flag(first: tuple[str, Path]) -> None:
+    said, path = first
     assert "timer=torch.utils.benchmark" in said
     assert "on cpu, 1 thread(s), data digits28" in said
     result = json.loads(path.read_text())
@@ -56,10 +64,6 @@ def test_plain_pytest_never_times() -> None:
     assert status == 0, said
     assert "passed" in said
     assert "Median" not in said
-    status, said = run("--collect-only", "-q")
-    assert status == 0
-    assert "tests/test_gate.py" in said
-    assert "benchmarks/test_" not in said
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,6 @@ def test_plain_pytest_never_times() -> None:
     [
         (("--device", "warp"), "device 'warp' is not available here"),
         (("--data", "minst"), "unknown data set 'minst': choose from digits28, mnist"),
-        (("--threads", "0"), "--threads must be at least 1"),
         (("--data", "mnist", "--data-root", "/no/such/folder", "-k", "test_loading and batch:256"), "mnist"),
     ],
 )
@@ -89,15 +92,13 @@ def test_only_results_of_one_device_are_compared() -> None:
         assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_saved_run_of_another_device_is_refused(tmp_path: Path) -> None:
-    status, said = run(*QUICK, f"--benchmark-storage={tmp_path}", "--benchmark-save=one")
-    assert status == 0, said
-    (path,) = tmp_path.rglob("*.json")
-    status, said = run(*QUICK, f"--benchmark-storage={tmp_path}", "--benchmark-compare")
-    assert status == 0, said
+def test_a_saved_run_of_another_device_is_refused(first: tuple[str, Path], tmp_path: Path) -> None:
+    _, path = first
     saved = json.loads(path.read_text())
     saved["machine_info"]["devices"] = GPU["devices"]
-    path.write_text(json.dumps(saved))
+    other = tmp_path / path.parent.name / path.name
+    other.parent.mkdir()
+    other.write_text(json.dumps(saved))
     status, said = run(*QUICK, f"--benchmark-storage={tmp_path}", "--benchmark-compare")
     assert status == 4
     assert "cuda (NVIDIA Some GPU)" in said
