@@ -173,7 +173,7 @@ def test_time_to_accuracy_counts_failures(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_forgotten_bias_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def sgd(self: Any, x: torch.Tensor, target: torch.Tensor) -> None:
-        h, d, back = self.deltas(x, target)
+        h, d, back = self.deltas(x, target, self.mask(len(x)))
         self.w2.addmm_(d.t(), h, alpha=-self.rate / len(x))
         self.b2.add_(d.sum(0), alpha=-self.rate / len(x))
         self.w1.addmm_(back.t(), x, alpha=-self.rate / len(x))
