@@ -46,8 +46,10 @@ def extra_info(work: Work, device: str, seconds: float) -> dict[str, Any]:
 
 
 def counted(work: Work) -> int:
-    """The floating-point operations of one run: of the work itself, or of the plain work that it stands for."""
-    plain: Work = getattr(work, "plain", lambda: work)()
+    """The floating-point operations of one run: of the work itself, or of its `plain` twin (None: not counted)."""
+    plain: Work | None = getattr(work, "plain", lambda: work)()
+    if plain is None:
+        return 0
     plain.reset()
     with FlopCounterMode(display=False) as counter:
         plain.run()
