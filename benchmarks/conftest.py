@@ -30,6 +30,7 @@ def timed(benchmark: Any) -> Timed:
     """Times a case on a device: fixed rounds of one run each, warm, each from fresh state that is not timed."""
 
     def time(case: Case, where: str) -> None:
+        benchmark.skipped = True  # until it is used: pytest-benchmark warns of a fixture that was not
         try:
             work = _or_exit(lambda: case.prepare(where))
         except Unsupported as error:
