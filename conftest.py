@@ -1,3 +1,3 @@
 """Loads the suite's pytest options and Hypothesis profiles for every test below this folder."""
 
-pytest_plugins = ["equivalences.plugin"]
+pytest_plugins = ["equivalences.plugin", "benchmarks.plugin"]

@@ -1,0 +1,86 @@
+"""The fastest path: the material's recipe in PyTorch alone, without automatic differentiation, updated in place.
+
+A two-layer network's gradient is two matrix products and a few elementwise operations:
+
+    h = act(x W1' + b1) * m,  z = h W2' + b2,  d = (sigmoid(z) - t) / n  or  (softmax(z) - p) / n,
+    dW2 = d' h,  dh = (d W2) * m * act'(h),  dW1 = dh' x.
+
+Plain SGD is linear in the gradient, so that the product itself updates the weights (`addmm_` with alpha = -rate/n):
+no gradient is ever stored.  Adam keeps all parameters in one flat tensor, so that a step is six operations in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's
+
+
+class ByHand:
+    """Steps of one recipe on the parameters of a two-layer network (Linear, [Dropout], activation, Linear)."""
+
+    def __init__(self, net: nn.Sequential, *, tanh: bool, dropout: float, optimizer: str, rate: float) -> None:
+        first, *_, last = (layer for layer in net if isinstance(layer, nn.Linear))
+        parameters = [first.weight, first.bias, last.weight, last.bias]
+        # One flat storage; the network's own parameters become views of it.
+        self.flat = torch.cat([p.detach().flatten() for p in parameters])
+        views = self.flat.split([p.numel() for p in parameters])
+        for parameter, view in zip(parameters, views, strict=True):
+            parameter.data = view.view_as(parameter)
+        self.w1, self.b1, self.w2, self.b2 = (p.detach() for p in parameters)
+        self.gradient = torch.zeros_like(self.flat)
+        parts = self.gradient.split([p.numel() for p in parameters])
+        self.gradients = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
+        self.moment, self.square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+        self.tanh, self.keep, self.rate = tanh, 1 - dropout, rate
+        self.columns = self.w2.shape[0]
+        self.done = 0
+        self.step: Callable[[Tensor, Tensor], None] = self.sgd if optimizer == "SGD" else self.adam
+
+    def reset(self) -> None:
+        """Adam's state as new; the parameters are the caller's to restore, in place."""
+        self.moment.zero_()
+        self.square.zero_()
+        self.done = 0
+
+    def deltas(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The hidden layer and the gradients of n times the mean loss by the hidden and the last linear outputs."""
+        h = torch.addmm(self.b1, x, self.w1.t())
+        mask = torch.empty_like(h).bernoulli_(self.keep).div_(self.keep) if self.keep < 1 else None
+        if mask is not None:
+            h.mul_(mask)
+        h = h.tanh_() if self.tanh else h.relu_()
+        z = torch.addmm(self.b2, h, self.w2.t())
+        d = (z.sigmoid_() if self.columns == 1 else z.softmax(1)).sub_(target)
+        back = d * self.w2 if self.columns == 1 else d @ self.w2
+        if self.tanh:
+            back.mul_(1 - h * h)
+        else:
+            back = torch.ops.aten.threshold_backward(back, h, 0)
+        return h, d, back if mask is None else back.mul_(mask)
+
+    def sgd(self, x: Tensor, target: Tensor) -> None:
+        h, d, back = self.deltas(x, target)
+        rate = -self.rate / len(x)
+        self.w2.addmm_(d.t(), h, alpha=rate)
+        self.b2.add_(d.sum(0), alpha=rate)
+        self.w1.addmm_(back.t(), x, alpha=rate)
+        self.b1.add_(back.sum(0), alpha=rate)
+
+    def adam(self, x: Tensor, target: Tensor) -> None:
+        h, d, back = self.deltas(x, target)
+        g1, c1, g2, c2 = self.gradients
+        torch.mm(back.t(), x, out=g1)
+        torch.sum(back, 0, out=c1)
+        torch.mm(d.t(), h, out=g2)
+        torch.sum(d, 0, out=c2)
+        g = self.gradient.div_(len(x))
+        self.done += 1
+        self.moment.lerp_(g, 1 - BETA1)
+        self.square.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+        correction = (1 - BETA2**self.done) ** 0.5
+        denominator = self.square.sqrt().div_(correction).add_(EPSILON)
+        self.flat.addcdiv_(self.moment, denominator, value=-self.rate / (1 - BETA1**self.done))
