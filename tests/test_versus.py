@@ -144,7 +144,7 @@ TINY = (0.004, 0.0041, 0.0039)  # certain, and far below the margin
 
 
 @pytest.mark.parametrize(
-    ("case", "control", "verdict", "status"),
+    ("timed", "control", "verdict", "status"),
     [
         (Samples(STILL, STILL), Samples(STILL, STILL), Verdict.EQUIVALENT, 0),
         (Samples(tuple(0.2 + x for x in STILL), STILL), Samples(STILL, STILL), Verdict.REGRESSED, 1),
@@ -158,8 +158,8 @@ TINY = (0.004, 0.0041, 0.0039)  # certain, and far below the margin
         (Samples(STILL, TINY), Samples(TINY, TINY), Verdict.EQUIVALENT, 0),
     ],
 )
-def test_verdicts(case: Samples, control: Samples, verdict: Verdict, status: int) -> None:
-    judged = judge({"case": case}, {"control": control}, MARGIN)
+def test_verdicts(timed: Samples, control: Samples, verdict: Verdict, status: int) -> None:
+    judged = judge({"case": timed}, {"control": control}, MARGIN)
     assert judged.cases[0].verdict is verdict
     assert judged.status == status
     assert judged.cases[0].why or verdict not in {Verdict.INVALID}
@@ -186,8 +186,12 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Case:
     id: str
+    device: str = "cpu"
 
-CASES = tuple(map(Case, ("one", "two")))
+    def runs_on(self, device):
+        return device == self.device
+
+CASES = (Case("one"), Case("two"), Case("far", "elsewhere"))
 
 def smoke_cases():
     return CASES[:1]

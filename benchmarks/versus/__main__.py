@@ -222,6 +222,7 @@ def _cases(asked: Any) -> tuple[str, ...]:
             cases = registry.select(cases, asked.expression)
         except ValueError as error:
             raise Usage(f"-k: {error}") from None
+    cases = tuple(case for case in cases if case.runs_on(asked.device))
     if not cases:
         raise Usage(f"-k {asked.expression!r} selects no case" if asked.expression else "there are no cases")
     return tuple(case.id for case in cases)

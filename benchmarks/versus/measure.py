@@ -95,11 +95,12 @@ def _start(plan: Plan, order: random.Random, stack: ExitStack) -> list[Worker]:
 def _blocks(
     plan: Plan, workers: Sequence[Worker], case: str, sizes: dict[str, Size], order: random.Random, check: bool
 ) -> dict[str, list[float]]:
-    for worker in workers:
-        worker.prepare(case, plan.device, check)
     if case not in sizes:
         reference = next(worker for worker in workers if worker.arm.name == plan.arms[0].name)
+        reference.prepare(case, plan.device, check)
         sizes[case] = _size(plan, reference, case)
+    for worker in workers:  # the reference anew: all of them have to reset, and to draw their seeds, equally often
+        worker.prepare(case, plan.device, check)
     size = sizes[case]
     seconds: dict[str, list[float]] = {arm.name: [] for arm in plan.arms}
     for _ in range(size.blocks):

@@ -46,8 +46,12 @@ class Case:
     id: str
     fresh: Callable[[], Pass]
 
+    def runs_on(self, device: str) -> bool:
+        """On the CPU alone."""
+        return device == "cpu"
+
     def prepare(self, device: str) -> Planted:
-        """On the CPU, whatever the device: as many passes longer as the environment says."""
+        """As many passes longer as the environment says."""
         return Planted(self.fresh, UNITS + int(os.environ.get(PLANTED, "0")))
 
 

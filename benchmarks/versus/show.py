@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from benchmarks.names import short
 from benchmarks.versus.record import Record
 from benchmarks.versus.verdict import Estimate, Judgement, Verdict
 
@@ -85,6 +86,7 @@ def header(record: Record) -> str:
 def table(record: Record) -> Table:
     """A line a case: time of A, ratio with its interval, what the run could see, the A/A ratio, the verdict."""
     judged = record.judged()
+    names = short([each.case for each in (*judged.cases, *judged.controls)])
     shown = Table(
         title=f"time of B / time of A, margin {record.margin:.1%}, 95 % intervals across launches",
         title_justify="left", header_style="bold",
@@ -95,21 +97,22 @@ def table(record: Record) -> Table:
     shown.add_column("verdict", no_wrap=True)
     shown.add_column("because", overflow="fold")
     for judgement in judged.cases:
-        shown.add_row(*_row(record, judgement), judgement.verdict.name, judgement.why, style=STYLE[judgement.verdict])
+        row = _row(record, judgement, names[judgement.case])
+        shown.add_row(*row, judgement.verdict.name, judgement.why, style=STYLE[judgement.verdict])
     shown.add_section()
     for judgement in judged.controls:
         word = "moved" if judgement.verdict is Verdict.INVALID else "held"
         style = STYLE[Verdict.INVALID] if word == "moved" else None
         why = judgement.why if word == "moved" else ""
-        shown.add_row(*_row(record, judgement), f"control {word}", why, style=style)
+        shown.add_row(*_row(record, judgement, names[judgement.case]), f"control {word}", why, style=style)
     return shown
 
 
-def _row(record: Record, judgement: Judgement) -> tuple[str, ...]:
+def _row(record: Record, judgement: Judgement, name: str) -> tuple[str, ...]:
     effect, null = judgement.effect, judgement.null
     blocks = [each for launch in record.launches for each in launch.seconds.get(judgement.case, {}).get("A", ())]
     return (
-        judgement.case,
+        name,
         f"{statistics.median(blocks) * 1e3:.4g}" if blocks else "",
         f"{effect.ratio:.3f}" if effect else "",
         _interval(effect),
