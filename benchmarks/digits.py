@@ -51,7 +51,7 @@ def load(root: Path | None = None, train: tuple[int, ...] = TRAIN, test: tuple[i
 
 def _read(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         expected = str(arrays.pop("sha256"))
     except Exception:  # a damaged archive raises nearly anything: ValueError, KeyError, BadZipFile, zlib.error ...

@@ -60,7 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[cache.VARIABLE] = config.getoption("data_root")
     if option.benchmark_only:
         if (wanted := config.getoption("device")).partition(":")[0] not in devices.available():
-            raise pytest.UsageError(f"--device {wanted} is not available here: choose from {devices.available()}")
+            there = ", ".join(devices.available())
+            raise pytest.UsageError(f"--device {wanted} is not available here: choose one of {there}")
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args[:] = [str(FOLDER)]  # the tests hold no benchmark: they need not be collected
         if (threads := config.getoption("threads")) is not None:
@@ -102,8 +103,8 @@ def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `case` runs once for every case of its module's SUITE, on every device it is meant for."""
-    if "case" not in metafunc.fixturenames:
+    """A test that takes `case` and `where` runs once for every case of its module's SUITE and every device of it."""
+    if not {"case", "where"} <= set(metafunc.fixturenames):
         return
     config, suite = metafunc.config, metafunc.module.SUITE
     every = grid(config.getoption("data"), config.getoption("full_grid"))

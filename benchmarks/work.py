@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -36,7 +36,7 @@ class Case:
 
     suite: str
     axes: tuple[tuple[str, str], ...]
-    build: Callable[[str], Work]
+    build: Callable[[str], Work] = field(repr=False)
     smoke: bool = False
     usual: tuple[tuple[str, str], ...] = ()
     group: tuple[str, ...] = ("data",)

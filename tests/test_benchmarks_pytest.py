@@ -1,0 +1,172 @@
+"""`pytest --benchmark-only` as a user meets it: what runs, what is refused, and the device layer on a simulated one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import machine
+
+pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark (the test extra)")
+
+ROOT = Path(__file__).parent.parent
+CPU = {"devices": {"cpu": {"name": "Some CPU", "clocks": {"MHz": 2000.0}}}}
+GPU = {"devices": {"cuda": {"name": "NVIDIA Some GPU", "capability": "9.0"}}}
+
+
+def run(*arguments: str, code: str = "import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))") -> tuple[int, str]:
+    """pytest in a process of its own, from the root, as one command; status and everything that it said."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-c", code, "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+QUICK = ("--benchmark-only", "-k", "test_gate_cost and format:bfloat16")
+
+
+def test_benchmark_only_needs_no_other_flag(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    status, said = run(*QUICK, f"--benchmark-json={path}")
+    assert status == 0, said
+    assert "timer=torch.utils.benchmark" in said
+    assert "on cpu, 1 thread(s), data digits28" in said
+    result = json.loads(path.read_text())
+    cases = result["benchmarks"]
+    assert len({case["fullname"] for case in cases}) == len(cases) > 0
+    for case in cases:
+        assert case["stats"]["rounds"] == len(case["stats"]["data"]) == 20
+        assert case["stats"]["iterations"] == 1
+        assert "format:bfloat16-form:" in case["fullname"]
+        assert case["extra_info"]["samples/s"] > 0
+        assert case["extra_info"]["matrix-product ceiling, GFLOP/s"] > 0
+    assert result["machine_info"]["devices"]["cpu"]["name"]
+    assert result["machine_info"]["torch"]["version"]
+    assert result["machine_info"]["threads"]["within operations"] == 1
+
+
+def test_plain_pytest_never_times() -> None:
+    status, said = run("benchmarks", "-k", QUICK[-1])
+    assert status == 0, said
+    assert "passed" in said
+    assert "Median" not in said
+    status, said = run("--collect-only", "-q")
+    assert status == 0
+    assert "tests/test_gate.py" in said
+    assert "benchmarks/test_" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--device", "warp"), "device 'warp' is not available here"),
+        (("--data", "minst"), "unknown data set 'minst': choose from digits28, mnist"),
+        (("--threads", "0"), "--threads must be at least 1"),
+        (("--data", "mnist", "--data-root", "/no/such/folder", "-k", "test_loading and batch:256"), "mnist"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_4(arguments: tuple[str, ...], says: str) -> None:
+    status, said = run("--benchmark-only", *arguments)
+    assert status == 4
+    assert says in said
+    assert "Traceback" not in said
+
+
+# --- comparing -------------------------------------------------------------------------------------------------------
+
+
+def test_only_results_of_one_device_are_compared() -> None:
+    machine.comparable(CPU, json.loads(json.dumps(CPU)))
+    for other in (GPU, {"devices": CPU["devices"] | GPU["devices"]}, {"node": "of an older version"}):
+        with pytest.raises(machine.Incomparable, match=r"cpu \(Some CPU\)") as error:
+            machine.comparable(CPU, other)
+        assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_saved_run_of_another_device_is_refused(tmp_path: Path) -> None:
+    status, said = run(*QUICK, f"--benchmark-storage={tmp_path}", "--benchmark-save=one")
+    assert status == 0, said
+    (path,) = tmp_path.rglob("*.json")
+    status, said = run(*QUICK, f"--benchmark-storage={tmp_path}", "--benchmark-compare")
+    assert status == 0, said
+    saved = json.loads(path.read_text())
+    saved["machine_info"]["devices"] = GPU["devices"]
+    path.write_text(json.dumps(saved))
+    status, said = run(*QUICK, f"--benchmark-storage={tmp_path}", "--benchmark-compare")
+    assert status == 4
+    assert "cuda (NVIDIA Some GPU)" in said
+
+
+# --- a simulated accelerator -----------------------------------------------------------------------------------------
+
+# A device type made in Python: it exists, is found and can be asked for; nothing can be computed on it.
+FAKE = """
+import sys, pytest, torch
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+_setup_privateuseone_for_python_backend("fake")
+waits = []
+torch.accelerator.synchronize = lambda *_: waits.append(1)
+"""
+
+
+@pytest.fixture(scope="module")
+def simulated() -> None:
+    from torch.utils import backend_registration
+
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this torch cannot simulate a device in Python (2.10 and later can)")
+
+
+@pytest.mark.usefixtures("simulated")
+def test_a_simulated_accelerator_is_found_timed_and_named() -> None:
+    status, said = run(
+        code=FAKE
+        + """
+from torch.utils.benchmark import timer
+from benchmarks import machine
+from equivalences import devices
+assert devices.available() == ("cpu", "fake"), devices.available()
+timer()
+assert waits == [1], "the timer does not wait for the accelerator"
+devices.synchronize("fake")
+assert waits == [1, 1]
+info = machine.info(devices.available())
+assert info["accelerator"] == "fake" and set(machine.names(info)) == {"cpu", "fake"}
+assert machine.storage(("fake",)) != machine.storage(("cpu",))
+"""
+    )
+    assert status == 0, said
+
+
+@pytest.mark.usefixtures("simulated")
+def test_cases_are_collected_for_every_device() -> None:
+    collect = FAKE + "sys.exit(pytest.main(sys.argv[1:]))"
+    pinned = ("--benchmark-only", "--collect-only", "-q", "-k", "test_loading and batch:16-")
+    status, said = run(*pinned, code=collect)
+    assert status == 0, said
+    lines = [line for line in said.splitlines() if "::" in line]
+    ways = {way: {line.rpartition("device:")[2] for line in lines if f"loading:{way}-order" in line} for way in WAYS}
+    assert ways == {"dataloader": {"cpu]", "fake]"}, "dataloader-pinned": {"fake]"}, "slices": {"cpu]", "fake]"}}
+    status, said = run(*pinned, "--device", "fake", code=collect)
+    assert "device:fake]" in said
+    assert "device:cpu]" not in said
+
+
+WAYS = ("dataloader", "dataloader-pinned", "slices")
+
+
+def test_without_an_accelerator_one_line_says_so() -> None:
+    from equivalences import devices
+
+    if devices.accelerator() is not None:
+        pytest.skip(f"there is an accelerator here: {devices.accelerator()}")
+    status, said = run(*QUICK, "--collect-only")
+    assert status == 0, said
+    assert said.count("no accelerator here, so cases that need one are not collected") == 1
+    assert "pinned" not in said
