@@ -1,7 +1,8 @@
 """`python -m benchmarks.versus.experiment --minutes N`: how often is the A/B driver wrong, and what does it find?
 
 Times work with a planted slowdown of 0, 5 and 10 % on this machine in two ways, in turn: by the driver's own launches
-and by pytest-benchmark with `--benchmark-compare-fail=median:5%`.  Every comparison joins a record as it goes; another call goes on with it.  `--minutes 0` only shows what there is.
+and by pytest-benchmark with `--benchmark-compare-fail=median:5%`.  Every comparison joins a record as it goes; another
+call goes on with it.  `--minutes 0` only shows what there is.
 """
 
 from __future__ import annotations
