@@ -158,7 +158,7 @@ def test_failures_are_crosses(given: tuple[list[Timing], Comparison]) -> None:
     assert figure is not None
     assert "1 run(s) never got there" in texts(figure)
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
-    slow = next(t for t in given[0] if t.axes["batch"] == "full" and t.suite == "accuracy")
+    slow = next(t for t in given[0] if t.suite == "accuracy" and t.axes["batch"] == "full")
     assert [list(line.get_xdata()) for line in crosses] == [[slow.seconds[0]]]  # seed 3 of 3 to 12
 
 

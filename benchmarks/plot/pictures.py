@@ -266,10 +266,11 @@ def _loading(timing: Timing) -> Key:
 def _labels(keys: Iterable[Key]) -> dict[Key, str]:
     """What tells each group from the others, "as usual" where nothing does."""
     found = list(keys)
-    differing = [name for name in dict(found[0]) if len({dict(key).get(name) for key in found}) > 1]
+    values = {name: {dict(key).get(name, "") for key in found} for name in dict(found[0])}
+    numbers = {name for name, of_axis in values.items() if any(value.isdecimal() for value in of_axis)}
     return {
         key: ", ".join(
-            value if not value.isdecimal() else f"{name} {value}" for name, value in key if name in differing
+            f"{name} {value}" if name in numbers else value for name, value in key if len(values.get(name, ())) > 1
         )
         for key in found
     }
@@ -335,7 +336,7 @@ def _ratio_ticks(axes: Any, reached: Sequence[float]) -> None:
 
 
 def _milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g} ms"
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def _rounds(timings: Iterable[Timing]) -> str:

@@ -35,16 +35,14 @@ SETTINGS: Any = {
     "svg.hashsalt": "equivalences",
 }  # fmt: skip
 
+matplotlib.rcParams.update(SETTINGS)
+
 CAPTION = 0.17  # inches a line
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1, **rest: Any) -> tuple[Figure, Any]:
     """A figure of so many inches and its axes, always as a grid."""
-    with matplotlib.rc_context(SETTINGS):
-        made, grid = pyplot.subplots(
-            rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **rest
-        )
-        return made, grid
+    return pyplot.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **rest)
 
 
 def caption(drawn: Figure, *sentences: str) -> Figure:
