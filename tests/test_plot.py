@@ -201,6 +201,14 @@ def test_wrong_usage_is_one_line_and_status_2(
     assert said in err
 
 
+def test_two_machines_are_not_drawn_into_one_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(results()))
+    (tmp_path / "b.json").write_text(json.dumps(results() | {"machine_info": {**MACHINE, "cpu": "Another CPU"}}))
+    assert main([str(tmp_path / "a.json"), str(tmp_path / "b.json"), "-o", str(tmp_path)]) == 2
+    assert "different machines or releases" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.png"))
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.json").write_text(json.dumps(record()))
     assert main([str(tmp_path / "a.json"), "-o", str(tmp_path / "a.json" / "below")]) == 2

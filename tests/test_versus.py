@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.versus import controls, measure, worker
+from benchmarks.versus import controls, experiment, measure, worker
 from benchmarks.versus.__main__ import main
 from benchmarks.versus.process import Arm, Failed, Worker
 from benchmarks.versus.record import Unusable, load
@@ -572,3 +572,57 @@ def test_blocks_run_in_random_order_that_the_seed_fixes(monkeypatch: pytest.Monk
     rounds = [same[i : i + 3] for i in range(0, len(same), 3)]
     assert all(sorted(each) == ["A", "A'", "B"] for each in rounds)  # every round has each arm once
     assert len({tuple(each) for each in rounds}) >= 4  # of 6 orders, in 20 rounds
+
+
+# --- the experiment --------------------------------------------------------------------------------------------------
+
+
+def test_the_experiment_counts_what_was_called_slower(tmp_path: Path) -> None:
+    """On simulated launches: the plants are found where the margin lets them be, and nothing else is."""
+    random = np.random.default_rng(0)
+    cases = (*experiment.NAMES, *(case.id for case in controls.CASES))
+
+    def launch(number: int) -> dict[str, object]:
+        seconds = {
+            case: {
+                arm.name: [
+                    (1 + passes / 20 * case.startswith("planted")) * math.exp(0.005 * random.normal())
+                    for _ in range(10)
+                ]
+                for arm in experiment.plan(0).arms
+                for passes in [int(dict(arm.env).get("PLANTED", 0))]
+            }
+            for case in cases
+        }
+        return {"number": number, "seconds": seconds, "failed": {}}
+
+    path = tmp_path / "record.jsonl"
+    lines: list[dict[str, object]] = [
+        {"seed": seed, "seconds": 60, "sizes": {}, "launches": [launch(number) for number in range(12)]}
+        for seed in range(2)
+    ]
+    lines.append({"seconds": 30, "slower": {"0": ["planted/loss"], "1": [], "2": list(experiment.NAMES)}})
+    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"seconds": 3')  # the last line was cut off
+    found = experiment.read(path)
+    assert found == lines
+    counts = {
+        (passes, margin): dict(experiment.verdicts(found, passes, margin))
+        for passes in (0, 1, 2)
+        for margin in (0.05, 0.02)
+    }
+    assert counts[0, 0.05] == counts[0, 0.02] == {Verdict.EQUIVALENT: 6}
+    assert counts[1, 0.05] == {Verdict.INCONCLUSIVE: 6}  # exactly on the margin
+    assert counts[1, 0.02] == counts[2, 0.05] == {Verdict.REGRESSED: 6}
+    shown = [list(column.cells) for column in experiment.table(found).columns]
+    assert shown[1][2].startswith("1/3 = 33.3%")  # type: ignore[union-attr]
+    assert shown[3][0].startswith("6/6 = 100.0%")  # type: ignore[union-attr]
+
+
+def test_planted_work_is_as_much_longer_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.versus import planted
+
+    for passes in experiment.PASSES:
+        monkeypatch.setenv(planted.PLANTED, str(passes))
+        done: list[int] = []
+        planted.Case("counted", lambda: lambda: done.append(1)).prepare("cpu").run()  # noqa: B023
+        assert len(done) == planted.UNITS + passes

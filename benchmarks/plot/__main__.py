@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asked = parser.parse_args(arguments)
         timings, comparisons = read(asked.results)
+        if len(machines := {timing.machine for timing in timings}) > 1:
+            raise Unusable(f"results of different machines or releases: one at a time ({'; '.join(sorted(machines))})")
         drawn = 0
         for name, figure in _drawn(timings, comparisons):
             path = asked.output / f"{name}.{asked.format}"

@@ -125,7 +125,7 @@ def formulations(timings: Sequence[Timing]) -> Figure | None:
         axes.set_xscale("log")
         _plain_ticks(axes.xaxis)
         axes.set_xlabel("time, µs")
-        axes.set_title(titles[key].replace(":", " ") or "loss")
+        axes.set_title(titles[key].replace(":", " "))
     for axes in grid.flat[len(chosen) :]:
         axes.set_visible(False)
     if len(handles) > 1:
