@@ -25,7 +25,7 @@ MACHINE = {"cpu": "Simulated CPU", "torch": {"version": "9.9"}, "threads": {"wit
 def benchmark(case: str, seconds: float, rounds: int = 10, **info: Any) -> dict[str, Any]:
     """One benchmark as pytest-benchmark writes it, its rounds scattered by 3 %."""
     data = (seconds * np.exp(0.03 * RANDOM.normal(size=rounds))).tolist()
-    ceilings = {"matrix-product ceiling, GFLOP/s": 100.0, "copy ceiling, GB/s": 10.0}
+    ceilings: dict[str, Any] = {"matrix-product ceiling, GFLOP/s": 100.0, "copy ceiling, GB/s": 10.0}
     found = {"case": case, "device": "cpu", "samples/s": ROWS / float(np.median(data)), **ceilings, **info}
     return {"name": case, "extra_info": found, "stats": {"data": data, "median": float(np.median(data))}}
 
@@ -51,8 +51,9 @@ def results() -> dict[str, Any]:
                 found.append(benchmark(case, factor * (1 + 0.4 * place) * (1e-5 + 1e-9 * rows * classes)))
     for batch, seconds in ((16, 1.2), (64, 0.6), ("full", 9.0)):
         runs = [{"seed": i, "epochs": 5, "reached": batch != "full" or i != 3} for i in range(1, 15)]
+        extra: dict[str, Any] = {"runs": runs, "seeds": 12, "target accuracy": 0.995}
         case = f"accuracy-data:digits28-optimizer:Adam-batch:{batch}-execution:eager"
-        found.append(benchmark(case, seconds, **{"runs": runs, "seeds": 12, "target accuracy": 0.995}))
+        found.append(benchmark(case, seconds, **extra))
     return {"machine_info": MACHINE, "benchmarks": found}
 
 
@@ -125,7 +126,7 @@ def test_captions_and_units(given: tuple[list[Timing], Comparison], draw: Callab
 
 
 def test_batch_size_draws_what_was_measured(given: tuple[list[Timing], Comparison]) -> None:
-    figure = pictures.batch_size(given[0])
+    figure: Any = pictures.batch_size(given[0])
     assert figure is not None
     epoch, step = figure.axes
     timing = next(t for t in given[0] if t.suite == "training" and t.axes["batch"] == "64")
@@ -139,7 +140,7 @@ def test_batch_size_draws_what_was_measured(given: tuple[list[Timing], Compariso
 
 
 def test_shares_are_of_the_same_loop(given: tuple[list[Timing], Comparison]) -> None:
-    figure = pictures.loader_share(given[0])
+    figure: Any = pictures.loader_share(given[0])
     assert figure is not None
     bars = figure.axes[0].patches
     assert len(bars) == 2 * 12  # six batch sizes, two ways of loading
@@ -154,7 +155,7 @@ def test_shares_are_of_the_same_loop(given: tuple[list[Timing], Comparison]) -> 
 
 def test_failures_are_crosses(given: tuple[list[Timing], Comparison]) -> None:
     """The last rounds before `seeds` are the timed ones: runs after them belong to the untimed pass."""
-    figure = pictures.time_to_accuracy(given[0])
+    figure: Any = pictures.time_to_accuracy(given[0])
     assert figure is not None
     assert "1 run(s) never got there" in texts(figure)
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
@@ -163,7 +164,7 @@ def test_failures_are_crosses(given: tuple[list[Timing], Comparison]) -> None:
 
 
 def test_the_forest_has_its_controls_on_top(given: tuple[list[Timing], Comparison]) -> None:
-    figure = pictures.forest(given[1])
+    figure: Any = pictures.forest(given[1])
     assert figure is not None
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert rows[0] == "control/copy: B / A"
