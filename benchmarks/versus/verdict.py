@@ -93,8 +93,8 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[f
 
     Not a bootstrap: with 12 launches, in 1,000 simulated runs each, BCa intervals of 95 % missed the truth in 9 %
     (normal), 14 % (Student with 3 degrees of freedom; one launch in ten disturbed) and 10 % (exponential) of runs,
-    Student's in 5, 5, 3 and 8 %; at the 99.83 % that Holm's correction over 30 cases asks for, BCa in 2 to 4 %, Student's
-    in at most 0.1 % but for the exponential (2 %), which log ratios of arms that are alike, being symmetric, are not like.
+    Student's in 5, 5, 3 and 8 %.  At the 99.83 % that Holm's correction over 30 cases asks for, BCa in 2 to 4 %,
+    Student's in at most 0.1 %, but 2 % of the exponential; log ratios of arms that are alike are symmetric, not so.
     """
     if len(values) < 2:
         return -math.inf, math.inf
