@@ -315,7 +315,6 @@ def test_a_worker_that_fails_costs_its_case_and_no_other(command: Command, fault
     status, out, _ = command("--b-env", f"FAULT={fault}", "--launches", "3", "--timeout", "1", "--json", "record.json")
     assert status == 4
     assert "INVALID" in out
-    assert said.split()[1] in out  # the rest may be folded
     data = json.loads(Path("record.json").read_text())
     assert {each["case"]: (each["verdict"], each["why"]) for each in data["verdicts"]} == {
         "one": ("INVALID", said),
