@@ -1,0 +1,1 @@
+"""Pictures of results: `python -m benchmarks.plot RESULT.json ... -o FOLDER`."""
