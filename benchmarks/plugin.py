@@ -105,9 +105,9 @@ def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes `case` and `where` runs once for every case of its module's SUITE and every device of it."""
-    if not {"case", "where"} <= set(metafunc.fixturenames):
+    config, suite = metafunc.config, getattr(metafunc.module, "SUITE", None)
+    if suite is None or not {"case", "where"} <= set(metafunc.fixturenames):
         return
-    config, suite = metafunc.config, metafunc.module.SUITE
     every = grid(config.getoption("data"), config.getoption("full_grid"))
     chosen = [(case, device) for device in _devices(config) for case in every if case.suite == suite]
     metafunc.parametrize(("case", "where"), _parameters(chosen))
