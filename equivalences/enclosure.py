@@ -42,6 +42,14 @@ class Enclosure:
         shift = self.shift if isinstance(self.shift, int) else self.shift[order]
         return Enclosure(self.hi[order], self.lo[order], self.radius[order], shift)
 
+    def patched(self, where: npt.NDArray[np.int64], by: Enclosure) -> Enclosure:
+        """These numbers, with those at `where` replaced."""
+        shape = self.hi.shape
+        mine = [np.array(np.broadcast_to(part, shape)) for part in (self.hi, self.lo, self.radius, self.shift)]
+        for part, other in zip(mine, (by.hi, by.lo, by.radius, by.shift), strict=True):
+            part[where] = other
+        return Enclosure(*mine)
+
     def error(self, got: npt.ArrayLike) -> tuple[Float64, Float64]:
         """Rigorous lower and upper bounds of |got - exact|.
 

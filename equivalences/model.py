@@ -88,6 +88,7 @@ class Domain:
     locate    problem -> array of int, one a row (axis ``R``), or one number for the whole: index into `regions`.
     exhaustive  format -> problems that together hold every finite input (16-bit formats; elsewhere, and where there are
               too many inputs: none).
+    elementwise  every row is a number, and its output and gradient are its own affair.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Domain:
     locate: Callable[[Problem], Array]
     layouts: tuple[str, ...] = ("contiguous", "strided", "inner")
     exhaustive: Callable[[str], list[Problem]] = lambda format: []
+    elementwise: bool = False
 
 
 @dataclass(frozen=True, eq=False)

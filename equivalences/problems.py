@@ -351,7 +351,7 @@ def scalars(
         reduction=reduction,
         layouts=layouts,
     )
-    return replace(found, exhaustive=exhaustive)
+    return replace(found, exhaustive=exhaustive, elementwise=out == "R")
 
 
 def layers(

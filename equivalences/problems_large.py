@@ -71,7 +71,8 @@ def widened(problem: Problem, axes: Mapping[str, str], columns: int, turn: int) 
         items[name] = item[..., order] if spelled.endswith("C") and item is not None else item
     if "y" in items:  # labels anywhere among the copies
         copies = np.maximum(1, (columns - items["y"] + few - 1) // few)
-        items["y"] = items["y"] + few * (np.arange(1, len(chosen) + 1) * 997 % copies)
+        moved = items["y"] + few * (np.arange(1, len(chosen) + 1) * 997 % copies)
+        items["y"] = np.where(items["y"] == items.get("ignore_index"), items["y"], moved)
     if "p" in items:
         items["p"] = truncate(items["p"] / (columns / few), fmt)
     return Problem(problem.format, items)

@@ -21,8 +21,8 @@ GPU = {"devices": {"cuda": {"name": "NVIDIA Some GPU", "capability": "9.0"}}}
 
 def run(*arguments: str, code: str = "import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))") -> tuple[int, str]:
     """pytest in a process of its own, from the root, as one command; status and everything that it said."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    environment.pop("PYTEST_ADDOPTS", None)
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # it is no worker
+    environment = {**mine, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr

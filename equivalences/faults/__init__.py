@@ -5,12 +5,12 @@ A new fault is one entry of one module's ``FAULTS``; `docs/faults.md` is generat
 
 from __future__ import annotations
 
-from equivalences.faults import binary, cross_entropy, layers, options, softmax, training
+from equivalences.faults import binary, cross_entropy, large, layers, options, softmax, training
 from equivalences.model import Fault
 
 FAULTS: dict[str, Fault] = {}
 
-for _module in (softmax, cross_entropy, options, binary, layers, training):
+for _module in (softmax, cross_entropy, options, binary, large, layers, training):
     for _fault in _module.FAULTS:
         _name = f"{_fault.of.name}: {_fault.name}"
         if FAULTS.setdefault(_name, _fault) is not _fault:

@@ -42,9 +42,10 @@ def _sum_over(call: Call, mean: bool, height: int | None = None) -> Shadow:
     dims = dims_of(x.v, call.arg(1, "dim"))
     n = count(x.v, dims)
     height = call.assume.at_sum_height(n, torch.get_num_threads()) if height is None else height
-    total = summed(x, dims, bool(call.arg(2, "keepdim", False)), call.arithmetic.u, height)
-    if not call.args[0].is_floating_point() and not mean:
-        return total  # integers and booleans are counted exactly
+    keep, exactly = bool(call.arg(2, "keepdim", False)), not call.args[0].is_floating_point() and not mean
+    total = summed(x, dims, keep, 0.0 if exactly else call.arithmetic.u, height)
+    if exactly:
+        return total  # integers and booleans are counted
     if mean:
         return rounded(call, total.v / n, total.e / n)
     return rounded(call, *total, roundings=0.0, underflow=False)

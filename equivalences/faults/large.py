@@ -1,0 +1,38 @@
+"""Faults of very large batches and vocabularies, and of second derivatives."""
+
+from __future__ import annotations
+
+from equivalences.catalogue import derivatives as twice
+from equivalences.catalogue import large as the
+from equivalences.catalogue.cross_entropy_options import INDEX, SOFT
+from equivalences.faults.plant import BOTH, GRADIENT, VALUE, gradient
+from equivalences.model import Fault, Form
+
+FAULTS = (
+    Fault("rows behind the last full block", the.cross_entropy_large_batch,
+          Form(f"m = len(y) // 2048 * 2048\nF.cross_entropy(z[:m], y[:m], {INDEX}, reduction=reduction)",
+          layouts=("contiguous",)), BOTH,
+          "a grid of blocks of 2048 rows, and no tail"),
+    Fault("rows behind the last full block", the.soft_cross_entropy_large_batch,
+          Form(f"m = len(p) // 2048 * 2048\nF.cross_entropy(z[:m], p[:m], {SOFT})", layouts=("contiguous",)), GRADIENT,
+          "a grid of blocks of 2048 rows, and no tail"),
+    Fault("gradient of rows from the 32,769th on", the.binary_cross_entropy_large_batch,
+          Form(gradient("g * (torch.arange(len(g)) < 32768)",
+          "F.binary_cross_entropy_with_logits(z, t, weight=weight, pos_weight=pos_weight, reduction=reduction)")),
+          GRADIENT, "a row number of 15 bits"),
+    Fault("label off by one", the.cross_entropy_large_vocabulary,
+          Form("y = torch.where(y == ignore_index, y, (y + 1) % z.shape[dim])\n"
+               f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)"), BOTH,
+          "classes counted from one"),
+    Fault("every second class", the.cross_entropy_large_vocabulary,
+          Form("r = torch.arange(z.shape[dim]) % 2 * math.log(2)\n"
+               "x = z - (r if z.dim() == 2 and dim == 1 else r[:, None])\n"
+               f"F.cross_entropy(x, y, {INDEX}, reduction=reduction)", layouts=("contiguous",)), BOTH,
+          "half of the terms count for half"),
+    Fault("first for the second derivative", twice.sigmoid_second_derivative,
+          Form("g * (torch.sigmoid(z) * torch.sigmoid(-z))"), VALUE, "differentiated once"),
+    Fault("without the product of shares", twice.cross_entropy_hessian, Form("s = F.softmax(z, dim)\ns * g"), VALUE,
+          "the diagonal of the Hessian alone"),
+    Fault("curvature of the squared error", twice.binary_cross_entropy_second_derivative,
+          Form("g * (torch.sigmoid(z) * torch.sigmoid(-z)) ** 2"), VALUE, "Gauss-Newton's term of another loss"),
+)  # fmt: skip
