@@ -5,7 +5,7 @@ from __future__ import annotations
 from equivalences.catalogue import derivatives as twice
 from equivalences.catalogue import large as the
 from equivalences.catalogue.cross_entropy_options import INDEX, SOFT
-from equivalences.faults.plant import BOTH, GRADIENT, VALUE, gradient
+from equivalences.faults.plant import BOTH, GRADIENT, VALUE, WIDE, gradient
 from equivalences.model import Fault, Form
 
 FAULTS = (
@@ -14,7 +14,8 @@ FAULTS = (
           layouts=("contiguous",)), BOTH,
           "a grid of blocks of 2048 rows, and no tail"),
     Fault("rows behind the last full block", the.soft_cross_entropy_large_batch,
-          Form(f"m = len(p) // 2048 * 2048\nF.cross_entropy(z[:m], p[:m], {SOFT})", layouts=("contiguous",)), GRADIENT,
+          Form(f"m = len(p) // 2048 * 2048\nF.cross_entropy(z[:m], p[:m], {SOFT})", layouts=("contiguous",),
+          formats=WIDE), BOTH,
           "a grid of blocks of 2048 rows, and no tail"),
     Fault("gradient of rows from the 32,769th on", the.binary_cross_entropy_large_batch,
           Form(gradient("g * (torch.arange(len(g)) < 32768)",
