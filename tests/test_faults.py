@@ -24,7 +24,7 @@ from equivalences.report import planted as pages
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize(("turn", "fault"), enumerate(FAULTS.values()), ids=FAULTS)
+@pytest.mark.parametrize(("turn", "fault"), list(enumerate(FAULTS.values())), ids=FAULTS)
 def test_fault(turn: int, fault: Fault) -> None:
     expected = set() if fault.invisible else set(fault.breaks)
     everywhere = hypothesis.settings().max_examples >= hypothesis.settings.get_profile("nightly").max_examples
