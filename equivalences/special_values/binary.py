@@ -8,7 +8,7 @@ from math import inf, nan
 import numpy as np
 
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
-from equivalences.special_values.softmax import DOCS, SEEN
+from equivalences.special_values.softmax import DOCS, SEEN, TRACED
 
 _sigmoid = partial(SpecialValue, "sigmoid", call="torch.sigmoid(z)", source=DOCS + "torch.nn.Sigmoid.html")
 _logsigmoid = partial(SpecialValue, "logsigmoid", call="F.logsigmoid(z)", source=DOCS + "torch.nn.LogSigmoid.html")
@@ -117,42 +117,42 @@ TABLE = (
         items={"p": [1.5], "t": [1.0], **NONE},
         outcome=Raises(RuntimeError, "all elements of input should be between 0 and 1"),
         why="no probability",
-        deviations=(Deviation(Gives([nan]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([nan]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
     ),
     _bce(
         "a probability below 0",
         items={"p": [-0.5], "t": [1.0], **NONE},
         outcome=Raises(RuntimeError, "all elements of input should be between 0 and 1"),
         why="no probability",
-        deviations=(Deviation(Gives([nan]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([nan]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
     ),
     _bce(
         "a probability nan",
         items={"p": [nan], "t": [1.0], **NONE},
         outcome=Raises(RuntimeError, "all elements of input should be between 0 and 1"),
         why="no probability",
-        deviations=(Deviation(Gives([nan], [nan]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([nan], [nan]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
     ),
     _bce(
         "a target above 1",
         items={"p": [1.0], "t": [1.5], **NONE},
         outcome=OUTSIDE,
         why="no probability",
-        deviations=(Deviation(Gives([-50]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([-50]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
     ),
     _bce(
         "a target below 0",
         items={"p": [1.0], "t": [-0.5], **NONE},
         outcome=OUTSIDE,
         why="no probability",
-        deviations=(Deviation(Gives([150]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([150]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
     ),
     _bce(
         "a target nan",
         items={"p": [1.0], "t": [nan], **NONE},
         outcome=OUTSIDE,
         why="no probability",
-        deviations=(Deviation(Gives([nan], [nan]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([nan], [nan]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
     ),
     _bce(
         "weight 0",
@@ -189,7 +189,7 @@ TABLE = (
                 "https://github.com/pytorch/pytorch/issues/198155",
                 "promoted",
                 modes=("compiled",),
-                seen=SEEN,
+                seen=TRACED,
             ),
         ),
     ),
@@ -251,7 +251,7 @@ TABLE = (
                 "",
                 "another message",
                 modes=("compiled",),
-                seen=SEEN,
+                seen=TRACED,
             ),
         ),
     ),
@@ -267,7 +267,7 @@ TABLE = (
                 "https://github.com/pytorch/pytorch/issues/198155",
                 "the loss is cut to an integer",
                 modes=("compiled",),
-                seen=SEEN,
+                seen=TRACED,
             ),
         ),
     ),
@@ -325,7 +325,9 @@ TABLE = (
         outcome=Gives([inf], [-1]),
         why="limit",
         deviations=(
-            Deviation(Gives([inf], [-1]), OVERFLOW, "exp(-t z) overflows in the value", modes=("compiled",), seen=SEEN),
+            Deviation(
+                Gives([inf], [-1]), OVERFLOW, "exp(-t z) overflows in the value", modes=("compiled",), seen=TRACED
+            ),
             Deviation(
                 Gives([inf], [nan]), OVERFLOW, "exp(-t z) / (1 + exp(-t z)) = inf / inf", modes=("eager",), seen=SEEN
             ),
@@ -337,7 +339,9 @@ TABLE = (
         outcome=Gives([1000], [-1]),
         why="log(1 + exp(1000)), to the last digit",
         deviations=(
-            Deviation(Gives([inf], [-1]), OVERFLOW, "exp(-t z) overflows in the value", modes=("compiled",), seen=SEEN),
+            Deviation(
+                Gives([inf], [-1]), OVERFLOW, "exp(-t z) overflows in the value", modes=("compiled",), seen=TRACED
+            ),
             Deviation(
                 Gives([inf], [nan]),
                 OVERFLOW,

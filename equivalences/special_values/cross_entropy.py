@@ -8,7 +8,7 @@ from math import inf, nan
 import numpy as np
 
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
-from equivalences.special_values.softmax import DOCS, POSITIVE, SEEN, SHIFT, UNDEFINED
+from equivalences.special_values.softmax import DOCS, POSITIVE, SEEN, SHIFT, TRACED, UNDEFINED
 
 CALL = "F.cross_entropy(z, y, reduction=reduction)"
 WEIGHTED = "F.cross_entropy(z, y, weight=weight, reduction=reduction)"
@@ -21,7 +21,7 @@ _smoothed = partial(_index, call=SMOOTHED)
 _soft = partial(_index, call=SOFT)
 NONE, SUM, MEAN = ({"reduction": reduction} for reduction in ("none", "sum", "mean"))
 OUT_OF_BOUNDS = Deviation(
-    Raises(RuntimeError, "index out of bounds"), "", "another exception", modes=("compiled",), seen=SEEN
+    Raises(RuntimeError, "index out of bounds"), "", "another exception", modes=("compiled",), seen=TRACED
 )
 GOOD, IGNORED = [0.0, 1024.0], -100  # labelled 0, a good row loses 1024
 NAN = [[nan, nan]]
@@ -341,7 +341,7 @@ TABLE = (
                 "",
                 "class 0 stands in for the ignored one",
                 modes=("compiled",),
-                seen=SEEN,
+                seen=TRACED,
             ),
         ),
     ),
@@ -382,7 +382,9 @@ TABLE = (
         items={"z": [GOOD], "y": [0], **NONE},
         outcome=Raises(RuntimeError, "expected target dtype to be Long or Byte, but got Int"),
         why="documented: long",
-        deviations=(Deviation(Gives([1024], [[-1, 1]]), "", "any index type will do", modes=("compiled",), seen=SEEN),),
+        deviations=(
+            Deviation(Gives([1024], [[-1, 1]]), "", "any index type will do", modes=("compiled",), seen=TRACED),
+        ),
     ),
     _index(
         "8-bit targets",
@@ -396,7 +398,7 @@ TABLE = (
                 "",
                 "refused while tracing",
                 modes=("compiled",),
-                seen=SEEN,
+                seen=TRACED,
             ),
         ),
     ),

@@ -6,7 +6,7 @@ from functools import partial
 from math import inf, nan
 
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
-from equivalences.special_values.softmax import DOCS, SEEN
+from equivalences.special_values.softmax import DOCS, SEEN, TRACED
 
 _kl = partial(
     SpecialValue, "kl_div", call="F.kl_div(x, t, reduction=reduction)", source=DOCS + "torch.nn.KLDivLoss.html"
@@ -77,7 +77,7 @@ TABLE = (
         items={"z": [[0.0, nan]], "y": [0]},
         outcome=Raises(ValueError, "Expected parameter logits"),
         why="no distribution",
-        deviations=(Deviation(Gives([nan], [[nan, nan]]), "", UNCHECKED, modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([nan], [[nan, nan]]), "", UNCHECKED, modes=("compiled",), seen=TRACED),),
     ),
     _categorical(
         "every logit -inf",
@@ -85,7 +85,7 @@ TABLE = (
         items={"z": [[-inf, -inf]], "y": [0]},
         outcome=Raises(ValueError, "Expected parameter logits"),
         why="no distribution",
-        deviations=(Deviation(Gives([nan], [[nan, nan]]), "", UNCHECKED, modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([nan], [[nan, nan]]), "", UNCHECKED, modes=("compiled",), seen=TRACED),),
     ),
     _categorical(
         "a class that is not there",
@@ -95,7 +95,11 @@ TABLE = (
         why="outside the support",
         deviations=(
             Deviation(
-                Raises(RuntimeError, "index out of bounds"), "", "another exception", modes=("compiled",), seen=SEEN
+                Raises(RuntimeError, "index out of bounds"),
+                "",
+                "another exception",
+                modes=("compiled",),
+                seen=TRACED,
             ),
         ),
     ),
@@ -107,7 +111,11 @@ TABLE = (
         why="outside the support",
         deviations=(
             Deviation(
-                Raises(RuntimeError, "index out of bounds"), "", "another exception", modes=("compiled",), seen=SEEN
+                Raises(RuntimeError, "index out of bounds"),
+                "",
+                "another exception",
+                modes=("compiled",),
+                seen=TRACED,
             ),
         ),
     ),
@@ -124,7 +132,7 @@ TABLE = (
         items={"p": [[0.0, 0.0]], "y": [0]},
         outcome=Raises(ValueError, "Expected parameter probs"),
         why="no distribution",
-        deviations=(Deviation(Gives([nan], [[nan, nan]]), "", UNCHECKED, modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([nan], [[nan, nan]]), "", UNCHECKED, modes=("compiled",), seen=TRACED),),
     ),
     _categorical(
         "a negative probability",
@@ -134,7 +142,7 @@ TABLE = (
         why="no distribution",
         formats=("float32",),
         deviations=(
-            Deviation(Gives([-1.1920928955078125e-07], [[0, 0]]), "", UNCHECKED, modes=("compiled",), seen=SEEN),
+            Deviation(Gives([-1.1920928955078125e-07], [[0, 0]]), "", UNCHECKED, modes=("compiled",), seen=TRACED),
         ),
     ),
     _categorical(
@@ -174,7 +182,7 @@ TABLE = (
         items={"z": [nan], "t": [1.0]},
         outcome=Raises(ValueError, "Expected parameter logits"),
         why="no distribution",
-        deviations=(Deviation(Gives([nan], [nan]), "", UNCHECKED, modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([nan], [nan]), "", UNCHECKED, modes=("compiled",), seen=TRACED),),
     ),
     _bernoulli(
         "neither 0 nor 1",
@@ -188,7 +196,7 @@ TABLE = (
                 "",
                 UNCHECKED + ": a logarithm of a probability above 0",
                 modes=("compiled",),
-                seen=SEEN,
+                seen=TRACED,
             ),
         ),
     ),
@@ -199,7 +207,7 @@ TABLE = (
         outcome=Raises(ValueError, "Expected parameter probs"),
         why="no probability",
         formats=("float32",),
-        deviations=(Deviation(Gives([-1.192093321833454e-07], [0]), "", UNCHECKED, modes=("compiled",), seen=SEEN),),
+        deviations=(Deviation(Gives([-1.192093321833454e-07], [0]), "", UNCHECKED, modes=("compiled",), seen=TRACED),),
     ),
     _bernoulli(
         "probability 0 for 1",
