@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -213,8 +214,21 @@ def running(mode: str) -> Iterator[None]:
             distribution.set_default_validate_args(before)
 
 
+def torch_version() -> str:
+    """The version of torch without its build tag ("2.14.1")."""
+    return str(torch.__version__).partition("+")[0]
+
+
+def reached(release: str) -> bool:
+    """Whether this torch is the release ("2.14") or a later one."""
+    mine, other = (tuple(int(part) for part in re.findall(r"\d+", name)[:3]) for name in (torch_version(), release))
+    return mine >= other
+
+
 def exists(form: Form) -> bool:
-    """Whether this torch has what the form needs."""
+    """Whether this torch has what the form needs, and means by it what the form claims."""
+    if (form.since and not reached(form.since)) or (form.until and reached(form.until)):
+        return False
     thing: Any = torch
     for part in filter(None, form.needs.split(".")):
         if not hasattr(thing, part):

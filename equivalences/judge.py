@@ -8,14 +8,12 @@ the precision, and never passes.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
-import torch
 
 from equivalences import exact, execute
 from equivalences.catalogue import IDENTITIES
@@ -278,7 +276,7 @@ def excused(
         and where["device"].partition(":")[0] in defect.devices
         and where["mode"] in defect.modes
         and defect.within in (form.code if isinstance(form.code, str) else form.label)
-        and not (defect.fixed and _release(torch_version()) >= _release(defect.fixed))
+        and not (defect.fixed and execute.reached(defect.fixed))
     ]
     if not defects:
         return verdict, ()
@@ -401,15 +399,6 @@ class Tally:
                     if cell is None or not cell.informative:
                         missing.append(f"{form.label}: {kind}, region {region}")
         return missing
-
-
-def torch_version() -> str:
-    """The version of torch without its build tag ("2.14.1")."""
-    return str(torch.__version__).partition("+")[0]
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d+", version)[:3])
 
 
 def still_defective(defect: KnownDefect) -> bool:

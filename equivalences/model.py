@@ -110,7 +110,8 @@ class Form:
     dimension of the layout at hand); it may be several lines, the last of which is the value.
     `regions`, `formats` and `layouts` narrow what the form claims (None: all that its identity has).
     `needs` names an attribute below ``torch`` without which the form does not exist
-    ("nn.functional.linear_cross_entropy").
+    ("nn.functional.linear_cross_entropy"); `since` is the first release in which the form is the identity's, and
+    `until` the first in which it no longer is ("": always, never): what PyTorch defines may change.
     """
 
     code: str | Callable[..., Any]
@@ -119,6 +120,8 @@ class Form:
     formats: tuple[str, ...] | None = None
     layouts: tuple[str, ...] | None = None
     needs: str = ""
+    since: str = ""
+    until: str = ""
 
     def __post_init__(self) -> None:
         if not self.label:

@@ -51,7 +51,7 @@ def test_eager_code_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defect_of_compiled_code_alone() -> None:
     defect = next(defect for defect in KNOWN_DEFECTS if defect.modes == ("compiled",))
-    if judge.torch_version() not in defect.seen:
+    if execute.torch_version() not in defect.seen:
         pytest.skip(f"seen in torch {', '.join(defect.seen)}: add this release to `seen` if the witness fails here")
     assert judge.still_defective(defect), f"fixed: delete {defect.name} from equivalences/known_defects.py"
 
@@ -59,7 +59,7 @@ def test_defect_of_compiled_code_alone() -> None:
 def test_special_value_of_compiled_code_alone() -> None:
     entry = next(entry for entry in SPECIAL_VALUES if any(d.modes == ("compiled",) for d in entry.deviations))
     fmt = entry.deviations[0].formats[0]
-    assert not outcomes.broken(entry, fmt, "cpu", "compiled", judge.torch_version())
+    assert not outcomes.broken(entry, fmt, "cpu", "compiled", execute.torch_version())
 
 
 # --- the gate can fail: forms that are wrong only where they are compiled -------------------------------------------

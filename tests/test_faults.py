@@ -89,7 +89,7 @@ def lines(page: str) -> list[str]:
 
 
 def same_version(page: str) -> None:
-    if f"torch {judge.torch_version()} " not in "\n".join(lines(page)[:8]):
+    if f"torch {execute.torch_version()} " not in "\n".join(lines(page)[:8]):
         pytest.skip(f"measured with another torch: `{pages.COMMAND}` measures with this one")
 
 

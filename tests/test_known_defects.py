@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from equivalences import judge
+from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import KnownDefect
@@ -12,7 +12,7 @@ from equivalences.model import KnownDefect
 
 @pytest.mark.parametrize("defect", KNOWN_DEFECTS, ids=lambda defect: defect.name)
 def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> None:
-    version = judge.torch_version()
+    version = execute.torch_version()
     if version not in defect.seen:
         pytest.skip(
             f"seen in torch {', '.join(defect.seen)}, this is {version}: add it to `seen` if the witness fails here, "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from equivalences import choices, execute, judge, outcomes
+from equivalences import choices, execute, outcomes
 from equivalences.model import Deviation, Form, Gives, Raises, SpecialValue
 from equivalences.report import special
 from equivalences.special_values import SPECIAL_VALUES
@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_special_value(entry: SpecialValue, fmt: str, device: str, mode: str) -> None:
     if not execute.exists(Form(entry.call, needs=entry.needs)):
         pytest.skip(f"this torch has no torch.{entry.needs}")
-    found = outcomes.broken(entry, fmt, device, mode, judge.torch_version())
+    found = outcomes.broken(entry, fmt, device, mode, execute.torch_version())
     assert not found, f"{entry.operation}, {entry.name}: {special.outcome(entry.outcome)} is right, and this {found}"
 
 

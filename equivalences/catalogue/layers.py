@@ -65,6 +65,7 @@ relu = Identity(
         Form("torch.where(z > 0, z, 0.0).to(z)"),
         Form("z * (z > 0)"),
         Form("z.masked_fill(z <= 0, 0.0)"),
+        Form("z.clamp(min=0)", label="z.clamp(min=0), since 2.14", since="2.14"),
     ),
 )
 
@@ -78,7 +79,7 @@ leaky_relu = Identity(
         Form("F.leaky_relu(z, slope)"),
         Form("nn.LeakyReLU(slope)(z)"),
         Form("torch.where(z > 0, z, slope * z)"),
-        Form("F.relu(z) + slope * z.clamp(max=0)"),
+        Form("F.relu(z) + slope * z.clamp(max=0)", until="2.14"),  # whose clamp has slope 0 at its bounds
         Form("z * torch.where(z > 0, 1.0, slope)"),
     ),
 )
@@ -86,22 +87,22 @@ leaky_relu = Identity(
 clamp_at_zero = Identity(
     name="clamp_at_zero",
     statement=r"\max(z, 0) = z + \mathrm{relu}(-z), \text{ slope } 1 \text{ at } 0",
-    source="torch.clamp, derivatives.yaml: the gradient passes where min <= z",
+    source="torch.clamp, derivatives.yaml: the gradient passes where min <= z (until PyTorch #191142)",
     domain=ACTIVATIONS,
     spec=lambda p: [z + exact.relu(-z) for z in p.z],
     forms=(
-        Form("z.clamp(min=0)"),
-        Form("torch.clamp_min(z, 0.0)"),
         Form("torch.where(z >= 0, z, 0.0).to(z)"),
+        Form("z.clamp(min=0)", until="2.14"),
+        Form("torch.clamp_min(z, 0.0)", until="2.14"),
     ),
 )
 
 relu_by_clamp = Pitfall(
     name="relu_by_clamp",
-    statement="clamp(min=0) has slope 1 at 0, where relu has 0",
-    source="torch.clamp and torch.nn.ReLU, derivatives.yaml",
+    statement="clamp(min=0) has slope 1 at 0, where relu has 0 (until torch 2.14, which gives it 0 as well)",
+    source="torch.clamp and torch.nn.ReLU, derivatives.yaml; PyTorch #184574",
     of=relu,
-    mistake=Form("z.clamp(min=0)"),
+    mistake=Form("z.clamp(min=0)", until="2.14"),
     outcome=Differs(),
     when=_pushed_at_zero,
     relations=(clamp_at_zero,),

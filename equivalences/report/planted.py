@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from equivalences import peers, planted, sensitivity
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
+from equivalences.execute import torch_version
 from equivalences.faults import FAULTS
 from equivalences.formats import FORMATS
-from equivalences.judge import torch_version
 from equivalences.model import Fault, Identity
 from equivalences.sensitivity import Sensitivity
 

@@ -50,9 +50,14 @@ def sigmoid_backward_in_storage(call: Call) -> Shadow:
 
 
 def clamp_moves_its_input(call: Call) -> Shadow:
-    """What is clamped was never meant to be: it counts as an error, of the gradient's mask as well."""
+    """What is clamped was never meant to be: it counts as an error, of the gradient's mask as well.
+
+    So does a number at a bound: since torch 2.14 its gradient is masked, too (#191142).
+    """
     x, clamped = call.shadow(call.args[0]), RULES["clamp"](call)
-    moved = Shadow(x.v, x.e + clamped.e + (clamped.v - x.v).abs())
+    bounds = [call.shadow(bound).v for bound in (call.arg(1, "min"), call.arg(2, "max")) if bound is not None]
+    at_bound = sum(((x.v == bound).double() for bound in bounds), torch.zeros_like(x.v))
+    moved = Shadow(x.v, x.e + clamped.e + (clamped.v - x.v).abs() + call.format.eta * at_bound)
     call.tracker.write(call.args[0], moved)
     return moved
 
