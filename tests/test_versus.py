@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -341,6 +342,15 @@ def test_workers_that_stop_starting_end_the_run_cleanly(command: Command, tmp_pa
 # --- interrupted and resumed -----------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a job started in the background inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_is_kept_and_resumed_as_it_would_have_been(command: Command, tmp_path: Path) -> None:
     speaker = tmp_path / "speaker"
     whole = speaker.read_text()
