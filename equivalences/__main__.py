@@ -208,27 +208,21 @@ def _compare(asked: Any, console: Console) -> int:
 def _faults(asked: Any, console: Console) -> int:
     from pathlib import Path
 
-    from rich.progress import track
-
     from equivalences import planted, sensitivity
     from equivalences.catalogue import IDENTITIES
     from equivalences.faults import FAULTS
-    from equivalences.report import environment, results
+    from equivalences.report import environment, plain, results
     from equivalences.report import planted as pages
 
     examples = planted.EXAMPLES if asked.examples is None else asked.examples
-    stderr = Console(stderr=True)
     with ExitStack() as stack:
         try:
-            docs = Path(asked.docs) if asked.docs else None
-            names = ("faults.md", "sensitivity.md") if docs else ()
+            names = ("faults.md", "sensitivity.md") if asked.docs else ()
             files = [stack.enter_context(results.destination(Path(asked.docs) / name)) for name in names]
         except OSError as error:
             raise Usage(f"--docs: cannot write into {asked.docs}: {error.strerror}") from None
         console.print(environment.summary())
-        findings = [
-            pages.found(fault, examples) for fault in track(FAULTS.values(), "faults", console=stderr, transient=True)
-        ]
+        findings = [pages.found(fault, examples) for fault in plain.followed(tuple(FAULTS.values()), "faults", True)]
         for name, (caught, partly, run) in pages.counts(findings).items():
             console.print(f"{name:>12}: of {run} faults {caught} noticed in every format, {partly} in some")
         wrong = [finding for finding in findings if not finding.holds]
@@ -239,7 +233,7 @@ def _faults(asked: Any, console: Console) -> int:
             judged = [(i, fmt) for i in IDENTITIES.values() if pages.judged(i) for fmt in i.formats]
             cells = [
                 cell
-                for identity, fmt in track(judged, "sensitivity", console=stderr, transient=True)
+                for identity, fmt in plain.followed(judged, "sensitivity", True)
                 for cell in sensitivity.measured(identity, fmt)
             ]
             files[0].text(pages.faults_page(findings))

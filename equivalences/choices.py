@@ -20,9 +20,13 @@ class Unknown(ValueError):
 
 
 def _unknown(what: str, name: str, known: Iterable[str], where: str) -> Unknown:
+    return Unknown(f"unknown {what} {name!r}: {hint(name, known, where)}")
+
+
+def hint(name: str, known: Iterable[str], otherwise: str) -> str:
+    """What somebody who wrote `name` may have meant; `otherwise`, if nothing that is known comes close."""
     close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else where
-    return Unknown(f"unknown {what} {name!r}: {hint}")
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else otherwise
 
 
 def identities(patterns: Sequence[str] = ()) -> tuple[Identity, ...]:

@@ -114,6 +114,15 @@ def rows_of(identity: Identity, problem: Problem) -> int:
     return 1
 
 
+def some_rows(identity: Identity, problem: Problem, rows: Array) -> Problem:
+    """The problem of some of its rows alone."""
+    axes = identity.domain.axes
+    return Problem(
+        problem.format,
+        {name: item[rows] if axes.get(name, "").startswith("R") else item for name, item in problem.items.items()},
+    )
+
+
 def applies(identity: Identity, problem: Problem, layout: str) -> bool:
     """Whether a problem can be laid out so: "unbatched" takes a single row, "expanded" several equal ones."""
     if layout == "expanded":
@@ -253,7 +262,7 @@ class Outcome:
     excess: Step | None = None
 
 
-def _canonical(identity: Identity, layout: Layout, rows: int, axes: str, tensor: Tensor) -> Array:
+def canonical(identity: Identity, layout: Layout, rows: int, axes: str, tensor: Tensor) -> Array:
     x = tensor.detach().to("cpu", torch.float64)
     if axes == "RC":
         x = layout.back(x, rows)
@@ -317,10 +326,10 @@ def run(
             results = both()
     axes = {"value": identity.out} | {f"gradient {name}": identity.domain.axes[name] for name in leaves}
 
-    def canonical(quantity: str, tensor: Tensor) -> Array:
-        return _canonical(identity, plan, rows, axes[quantity], tensor)
+    def laid_back(quantity: str, tensor: Tensor) -> Array:
+        return canonical(identity, plan, rows, axes[quantity], tensor)
 
-    got = {quantity: canonical(quantity, tensor) for quantity, tensor in results.items()}
+    got = {quantity: laid_back(quantity, tensor) for quantity, tensor in results.items()}
     dtypes = {quantity: tensor.dtype for quantity, tensor in results.items()}
     if tracker is None:
         return Outcome(got, dtypes, {}, {})
@@ -328,8 +337,8 @@ def run(
     return Outcome(
         got,
         dtypes,
-        {quantity: canonical(quantity, shadow.v) for quantity, shadow in shadows.items()},
-        {quantity: canonical(quantity, shadow.e) for quantity, shadow in shadows.items()},
+        {quantity: laid_back(quantity, shadow.v) for quantity, shadow in shadows.items()},
+        {quantity: laid_back(quantity, shadow.e) for quantity, shadow in shadows.items()},
         tuple(tracker.steps),
         tracker.first_excess() if history else None,
     )

@@ -211,21 +211,14 @@ def decide(
             break
         if identity.domain.elementwise and not unsettled.all():  # a few of 65,280 inputs, say
             where = np.flatnonzero(unsettled)
-            ball = ball.patched(where, _balls(identity, _rows(identity, problem, where), precision)[quantity])
+            ball = ball.patched(
+                where, _balls(identity, execute.some_rows(identity, problem, where), precision)[quantity]
+            )
         else:
             ball = _balls(identity, problem, precision)[quantity]
         cheap = False
         verdict, error = _decide(ball, got, allowance)
     return verdict, error, ball
-
-
-def _rows(identity: Identity, problem: Problem, where: Array) -> Problem:
-    """The problem of some rows alone."""
-    axes = identity.domain.axes
-    return Problem(
-        problem.format,
-        {name: item[where] if axes.get(name, "").startswith("R") else item for name, item in problem.items.items()},
-    )
 
 
 def _judged(

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -136,10 +137,9 @@ def units(identity: Identity, fmt: str, device: str, mode: str, examples: int, s
 def chosen(unit: Unit) -> list[tuple[Problem, tuple[str, ...]]]:
     """The problems of a unit, each with the layouts in which it is judged."""
     identity, fmt, mode = unit.identity, unit.format, unit.mode
-    edge = edges(identity, fmt, mode)
     if not unit.batch:
-        return edge
-    drawn = problems.sample(identity.domain, fmt, unit.count, unit.seed, shape(identity, fmt, mode))[len(edge) :]
+        return edges(identity, fmt, mode)
+    drawn = problems.sample(identity.domain, fmt, unit.count, unit.seed, shape(identity, fmt, mode))
     return [(p, in_turn(layouts(identity, p, mode), turn)) for turn, p in enumerate(drawn)]
 
 
@@ -237,6 +237,7 @@ class WorkerDied(RuntimeError):
     """A worker process ended without a word, as after a segmentation fault or when memory ran out."""
 
 
+@cache
 def load() -> None:
     """Imports the whole package, since Hypothesis also draws the constants that it finds in imported modules.
 

@@ -34,7 +34,7 @@ DRAWN = 200
 
 def drawn(domain: Domain, format: str, examples: int = DRAWN) -> list[Problem]:
     """Drawn problems, without the edge problems."""
-    return problems.sample(domain, format, examples, seed=1)[len(domain.edges(format)) :]
+    return problems.sample(domain, format, examples, seed=1)
 
 
 def named(domains: list[Domain]) -> pytest.MarkDecorator:

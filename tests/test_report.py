@@ -24,7 +24,7 @@ from equivalences.report.snippet import place, snippet
 
 
 def canonical(identity: Identity, problem: Problem, layout: str, axes: str, tensor: torch.Tensor) -> Array:
-    return execute._canonical(identity, LAYOUTS[layout], execute.rows_of(identity, problem), axes, tensor)
+    return execute.canonical(identity, LAYOUTS[layout], execute.rows_of(identity, problem), axes, tensor)
 
 
 @pytest.mark.parametrize("identity", IDENTITIES.values(), ids=IDENTITIES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from equivalences.catalogue.binary_options import positively_weighted_loss, reduced
 from equivalences.catalogue.cross_entropy import FLAT, SPREAD, loss
 from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SMOOTHED, SOFT, SOFT_MEAN
@@ -13,25 +15,23 @@ SOURCE = "Higham, Accuracy and Stability, 2nd ed., 4.2: the error of a sum grows
 REDUCTIONS = ("mean", "sum")
 SMALL = (28, 56, 41, 67)
 MILD = ("core",)
+three_classes = partial(
+    classes,
+    weight="optional",
+    smoothing=True,
+    reduction=REDUCTIONS,
+    out="",
+    columns=3,
+    rows=SMALL,
+    layouts=("contiguous", "inner", "transposed"),
+)
 
 cross_entropy_large_batch = Identity(
     name="cross_entropy_large_batch",
     statement=r"\mathrm{sum} = \sum_n \ell_n, \quad \mathrm{mean} = \sum_n \ell_n / \sum_{n: y_n \ne i} w_{y_n},"
     r" \quad N > 65520",
     source=SOURCE,
-    domain=many(
-        classes(
-            labels=True,
-            weight="optional",
-            ignore=True,
-            smoothing=True,
-            reduction=REDUCTIONS,
-            out="",
-            columns=3,
-            rows=SMALL,
-            layouts=("contiguous", "inner", "transposed"),
-        )
-    ),
+    domain=many(three_classes(labels=True, ignore=True)),
     spec=loss,
     out="",
     counts_rows=True,
@@ -58,18 +58,7 @@ soft_cross_entropy_large_batch = Identity(
     name="soft_cross_entropy_large_batch",
     statement=r"\mathrm{sum} = \sum_n \ell_n, \quad \mathrm{mean} = \frac{1}{N} \sum_n \ell_n, \quad N > 65520",
     source=SOURCE,
-    domain=many(
-        classes(
-            soft=True,
-            weight="optional",
-            smoothing=True,
-            reduction=REDUCTIONS,
-            out="",
-            columns=3,
-            rows=SMALL,
-            layouts=("contiguous", "inner", "transposed"),
-        )
-    ),
+    domain=many(three_classes(soft=True)),
     spec=loss,
     out="",
     counts_rows=True,

@@ -119,7 +119,7 @@ def check(
 @contextmanager
 def _compilable(fn: Any) -> Iterator[None]:
     """Lets compiled code be built for every shape: past its limit torch would silently run it eagerly."""
-    if not hasattr(fn, "_torchdynamo_orig_callable"):
+    if audit.eager(fn) is fn:
         yield
         return
     with torch._dynamo.config.patch(cache_size_limit=VARIANTS, accumulated_cache_size_limit=VARIANTS):
@@ -133,15 +133,13 @@ def _problems(
     identity: Identity, fmt: str, examples: int, seed: int, shape: tuple[int, int] | None
 ) -> Iterator[tuple[Problem, str]]:
     """Every problem with each of its layouts."""
-    edges = 0
     for problem, wanted in sweep.edges(identity, fmt, "eager"):
         if shape in (None, next(iter(problem.items.values())).shape):
-            edges += 1
             for layout in wanted:
                 yield problem, layout
             if shape is None and identity.out == "":
                 yield from ((part, wanted[-1]) for part in _by_region(identity, problem))
-    drawn = problems.sample(identity.domain, fmt, examples, seed, shape)[edges:] if examples else []
+    drawn = problems.sample(identity.domain, fmt, examples, seed, shape)
     for turn, problem in enumerate(drawn):
         for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
             yield problem, layout
@@ -159,13 +157,7 @@ def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:
     for region in np.unique(where):
         rows = np.flatnonzero(where == region)
         if kept[rows].any():  # else the mean is 0 / 0
-            yield Problem(
-                problem.format,
-                {
-                    name: item[rows] if identity.domain.axes.get(name, "").startswith("R") else item
-                    for name, item in problem.items.items()
-                },
-            )
+            yield execute.some_rows(identity, problem, rows)
 
 
 def _defects(judges: Sequence[Judge]) -> tuple[Defect, ...]:

@@ -6,14 +6,13 @@ declares as keywords, as that function names them.  Nothing is tried out: what i
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from equivalences import exact
+from equivalences import choices, exact
 from equivalences.catalogue import IDENTITIES
 from equivalences.catalogue.binary_options import positively_weighted_loss
 from equivalences.catalogue.cross_entropy import loss as cross_entropy_loss
@@ -200,8 +199,7 @@ def cases(
         raise WrongCall(f"of={of!r} says too little: {AMBIGUOUS[of]}")
     loss = LOSSES.get(of)
     if loss is None and of not in IDENTITIES:
-        close = difflib.get_close_matches(of, list(dict.fromkeys([*LOSSES, *IDENTITIES])), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"losses are {', '.join(LOSSES)}"
+        hint = choices.hint(of, [*LOSSES, *IDENTITIES], f"losses are {', '.join(LOSSES)}")
         raise WrongCall(f"unknown of={of!r}: {hint} (identities: `python -m equivalences list`)")
     if isinstance(supports, str):
         raise WrongCall(f"supports takes several options: supports={{{supports!r}}}")

@@ -54,7 +54,7 @@ def ran(identity: Identity, form: Form, problem: Problem, layout: str, device: s
         incidents[kind] = sentence
     plan, rows = LAYOUTS[layout], execute.rows_of(identity, problem)
     axes = {f"gradient {name}": identity.domain.axes[name] for name in identity.wrt} | {"value": identity.out}
-    return Ran({name: execute._canonical(identity, plan, rows, axes[name], x) for name, x in first.items()}, incidents)
+    return Ran({name: execute.canonical(identity, plan, rows, axes[name], x) for name, x in first.items()}, incidents)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -67,8 +67,8 @@ def _once(
     identity: Identity, form: Form, problem: Problem, layout: str, device: str, expected: Expected, met: dict[str, str]
 ) -> dict[str, Tensor]:
     items = execute.arguments(identity, problem, layout, device)
+    shape = tuple(items["g"].shape)  # a result has that of its upstream gradient
     upstream = items.pop("g") if identity.wrt else None
-    shape = _shape(identity, problem, layout)
     leaves = {name: items[name].requires_grad_() for name in identity.wrt}
     before = {name: item.detach().clone() for name, item in items.items() if isinstance(item, Tensor)}
     call = execute.function(form, tuple(items))
@@ -123,11 +123,6 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _shape(identity: Identity, problem: Problem, layout: str) -> tuple[int, ...]:
-    """The shape of a result in this layout: that of its upstream gradient."""
-    return tuple(execute.arguments(identity, problem, layout)["g"].shape)
-
-
 # --- the contract ----------------------------------------------------------------------------------------------------
 
 
@@ -164,7 +159,7 @@ def _stored(identity: Identity, problem: Problem, layout: str, device: str) -> d
         }
     axes = identity.domain.axes
     return {
-        f"gradient {name}": execute._canonical(identity, plan, rows, axes[name], tracker.shadow(x).e)
+        f"gradient {name}": execute.canonical(identity, plan, rows, axes[name], tracker.shadow(x).e)
         for name, x in scaled.items()
     }
 

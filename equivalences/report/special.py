@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from equivalences.formats import FORMATS
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
 from equivalences.special_values import SPECIAL_VALUES
 
-_FORMATS = ("float64", "float32", "bfloat16", "float16")
+_FORMATS = tuple(FORMATS)
 
 
 def page() -> str:

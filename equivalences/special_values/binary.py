@@ -47,6 +47,17 @@ OVERFLOW = "https://github.com/pytorch/pytorch/issues/77529"
 LOGITS_TARGET = "https://github.com/pytorch/pytorch/issues/110865"
 OUTSIDE = Raises(RuntimeError, "all elements of target should be between 0 and 1")
 
+FLOORED = (
+    Deviation(
+        Gives([0], [0]),
+        FLOOR,
+        "(p - t) / max(p (1 - p), 1e-12)",
+        formats=("float64", "float32", "bfloat16"),
+        seen=SEEN,
+    ),
+    Deviation(Gives([0], [nan]), "", "the floor 1e-12 is 0 in float16: 0/0", formats=("float16",), seen=SEEN),
+)
+
 TABLE = (
     _sigmoid("+inf", items={"z": [inf]}, outcome=Gives([1], [0]), why="limit"),
     _sigmoid("-inf", items={"z": [-inf]}, outcome=Gives([0], [0]), why="limit"),
@@ -85,32 +96,14 @@ TABLE = (
         items={"p": [1.0], "t": [1.0], **NONE},
         outcome=Gives([0], [-1]),
         why="-1/p",
-        deviations=(
-            Deviation(
-                Gives([0], [0]),
-                FLOOR,
-                "(p - t) / max(p (1 - p), 1e-12)",
-                formats=("float64", "float32", "bfloat16"),
-                seen=SEEN,
-            ),
-            Deviation(Gives([0], [nan]), "", "the floor 1e-12 is 0 in float16: 0/0", formats=("float16",), seen=SEEN),
-        ),
+        deviations=FLOORED,
     ),
     _bce(
         "0 for target 0",
         items={"p": [0.0], "t": [0.0], **NONE},
         outcome=Gives([0], [1]),
         why="1/(1 - p)",
-        deviations=(
-            Deviation(
-                Gives([0], [0]),
-                FLOOR,
-                "(p - t) / max(p (1 - p), 1e-12)",
-                formats=("float64", "float32", "bfloat16"),
-                seen=SEEN,
-            ),
-            Deviation(Gives([0], [nan]), "", "the floor 1e-12 is 0 in float16: 0/0", formats=("float16",), seen=SEEN),
-        ),
+        deviations=FLOORED,
     ),
     _bce(
         "a probability above 1",
