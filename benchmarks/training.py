@@ -361,6 +361,6 @@ SMOKE = (
 
 
 def cases(data: str, full: bool) -> list[Case]:
-    smoke = {replace(recipe, data=data) for recipe in SMOKE}
+    smoke = [replace(recipe, data=data) for recipe in SMOKE]  # no set: processes must agree on the order
     recipes = dict.fromkeys(recipe for recipe in (*default(data), *smoke, *(product(data) if full else ())))
     return [case(recipe, recipe in smoke) for recipe in recipes if recipe.sensible]

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo  # functorch loads it when first used, and loading it computes: not while an analysis follows
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -322,6 +321,8 @@ def run(
             if isinstance(item, Tensor):
                 tracker.declare(item)
         items = {name: tracker.coefficient(item) if type(item) is float else item for name, item in items.items()}
+        from torch import _dynamo  # noqa: F401  # functorch loads it when first used; that computes: not under the tracker
+
         with tracker:
             results = both()
     axes = {"value": identity.out} | {f"gradient {name}": identity.domain.axes[name] for name in leaves}

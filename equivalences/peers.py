@@ -17,10 +17,12 @@ OpInfo        the sample inputs in `op_db` of the operator that the identity is 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
+import hypothesis
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -189,9 +191,24 @@ OPERATORS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+@contextmanager
+def _hypothesis_as_it_was() -> Iterator[None]:
+    """Around the import of torch's own test library, which loads a Hypothesis profile of its own, of 10 examples."""
+    settings = hypothesis.settings
+    loaded, dev = settings.get_current_profile_name(), None
+    with suppress(hypothesis.errors.InvalidArgument):  # no such profile
+        dev = settings.get_profile("dev")
+    try:
+        yield
+    finally:
+        if dev is not None:
+            settings.register_profile("dev", dev)
+        settings.load_profile(loaded)
+
+
 @lru_cache(maxsize=1)
 def _operators() -> dict[str, Any]:
-    with warnings.catch_warnings():
+    with _hypothesis_as_it_was(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torch.testing._internal.common_methods_invocations import op_db
     return {op.name: op for op in op_db if not op.variant_test_name}
@@ -295,7 +312,8 @@ def _weight(weight: Tensor | None, x: Tensor, items: Mapping[str, Any], axes: st
 
 @lru_cache(maxsize=1)
 def _test_case() -> Callable[[Tensor, Tensor], None]:
-    from torch.testing._internal.common_utils import TestCase
+    with _hypothesis_as_it_was():
+        from torch.testing._internal.common_utils import TestCase
 
     case = TestCase()
     return case.assertEqual

@@ -32,7 +32,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Who may know a tool; everybody else must not.
 TOOLS = {
-    "hypothesis": {"problems", "problems_training", "problems_large", "plugin"},
+    "hypothesis": {"peers", "problems", "problems_training", "problems_large", "plugin"},
     "flint": {"exact", "enclosure", "formats"},
     "pytest": {"plugin"},
     "rich": {"report", "__main__"},

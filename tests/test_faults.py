@@ -7,6 +7,8 @@ The pages that say so are current: they have every entry as it is, and what a fe
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +124,20 @@ def test_page_on_sensitivity_says_what_is_measured(name: str, fmt: str) -> None:
     identity = IDENTITIES[name]
     for cell in sensitivity.measured(identity, fmt):
         assert pages.row(pages.sensitivity_row(cell, identity.domain.regions)) in lines("sensitivity.md")
+
+
+def test_peers_leave_the_examples_alone() -> None:
+    # torch.testing._internal.common_utils loads a profile of its own: the gate would go on with 10 examples.
+    code = """
+import sys, hypothesis
+from equivalences import peers, plugin
+from equivalences.faults import FAULTS
+peers.verdicts(FAULTS["cross_entropy: label off by one"])
+assert "torch.testing._internal.common_utils" in sys.modules
+assert hypothesis.settings().max_examples == 100
+assert hypothesis.settings.get_profile("dev").max_examples == 25
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_folder_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
