@@ -18,7 +18,7 @@ from equivalences.rows import PATTERNS, PERIODS
 
 # Beyond 2048 float16 counts by twos, beyond 65504 it has no number, from 65520 on it rounds to infinity; the vectors
 # and levels of sums end at powers of two.  Larger batches: tests/test_large.py.
-SIZES = (65520, 2049, 65504, 32771)
+SIZES = (65520, 65504, 2049, 32771)  # means, and sums, in turn
 SOME = (257, 1000, 2049)
 HUNDREDS = (127, 256, 1000)
 MANY, ALONE = 10_000, 100_000  # classes: two rows then, and one

@@ -1,17 +1,20 @@
-"""A known defect is still there, in the releases of torch that it names: an entry that is out of date fails here."""
+"""A known defect is still there, in the releases of torch that it names, and the gate would find it without its entry.
+
+An entry that is out of date fails here.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from equivalences import execute, judge
-from equivalences.catalogue import IDENTITIES
+from equivalences import execute, judge, sweep
+from equivalences.catalogue import FAMILY_OF, IDENTITIES
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import KnownDefect
 
 
-@pytest.mark.parametrize("defect", KNOWN_DEFECTS, ids=lambda defect: defect.name)
-def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> None:
+def applies(defect: KnownDefect, device: str, mode: str) -> None:
+    """Skips, with the reason, what this torch, device and mode are not said to have."""
     version = execute.torch_version()
     if version not in defect.seen:
         pytest.skip(
@@ -22,9 +25,31 @@ def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> Non
         pytest.skip(f"a defect on {', '.join(defect.devices)}: choose with --device")
     if mode not in defect.modes:
         pytest.skip(f"a defect of {', '.join(defect.modes)} code: choose with --mode")
+
+
+@pytest.mark.parametrize("defect", KNOWN_DEFECTS, ids=lambda defect: defect.name)
+def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> None:
+    applies(defect, device, mode)
     assert judge.still_defective(defect), (
         f"fixed: delete this entry ({defect.name} in equivalences/known_defects.py): "
         f"its witness is no longer outside the rule of aten::{defect.operation} and inside `as_is`"
+    )
+
+
+@pytest.mark.parametrize("defect", KNOWN_DEFECTS, ids=lambda defect: defect.name)
+def test_the_gate_finds_it(defect: KnownDefect, device: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the entry, the gate is red on the edge problems of the witness's family."""
+    applies(defect, device, mode)
+    monkeypatch.setattr(judge, "KNOWN_DEFECTS", tuple(other for other in KNOWN_DEFECTS if other is not defect))
+    family = [identity for name, identity in IDENTITIES.items() if FAMILY_OF[name] == FAMILY_OF[defect.identity]]
+    assert any(
+        met.failed
+        for identity in sorted(family, key=lambda identity: identity.name != defect.identity)
+        for fmt in defect.formats
+        if fmt in identity.formats
+        for problem, layouts in sweep.edges(identity, fmt, mode)
+        for layout in layouts
+        for met in judge.judge(identity, problem, layout=layout, device=device, mode=mode)
     )
 
 

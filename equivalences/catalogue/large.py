@@ -26,6 +26,49 @@ three_classes = partial(
     layouts=("contiguous", "inner", "transposed"),
 )
 
+OF_LABELS = "weight=weight, ignore_index=ignore_index, reduction=reduction"
+
+cross_entropy_many_rows = Identity(
+    name="cross_entropy_many_rows",
+    statement=r"\mathrm{sum} = \sum_n \ell_n, \quad \mathrm{mean} = \sum_n \ell_n / \sum_{n: y_n \ne i} w_{y_n}"
+    r" \text{, over many rows, some ignored in a pattern}",
+    source=SOURCE,
+    domain=many(
+        classes(
+            labels=True,
+            weight="optional",
+            ignore=True,
+            reduction=REDUCTIONS,
+            out="",
+            columns=2,
+            rows=SMALL,
+            layouts=("contiguous", "inner"),
+        ),
+        sizes=(512, 1000, 2048, 1024),
+    ),
+    spec=loss,
+    out="",
+    counts_rows=True,
+    regions=MILD,
+    forms=(
+        Form(f"F.cross_entropy(z, y, {OF_LABELS})", label="F.cross_entropy"),
+        Form(f"F.nll_loss(F.log_softmax(z, dim), y, {OF_LABELS})", label="F.nll_loss"),
+        Form(
+            "kept = y != ignore_index\nF.cross_entropy(z.movedim(dim, -1)[kept], y[kept], weight, reduction=reduction)",
+            label="ignored rows deleted",
+        ),
+        Form(
+            f"{KEPT}rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none')\n{REDUCED}",
+            label="reduced by hand",
+        ),
+        Form(
+            f"{SPREAD}F.cross_entropy(x, y.reshape(-1, d1, d2), {OF_LABELS})",
+            label="(N, C, d1, d2)",
+            layouts=FLAT,
+        ),
+    ),
+)
+
 cross_entropy_large_batch = Identity(
     name="cross_entropy_large_batch",
     statement=r"\mathrm{sum} = \sum_n \ell_n, \quad \mathrm{mean} = \sum_n \ell_n / \sum_{n: y_n \ne i} w_{y_n},"

@@ -4,11 +4,36 @@ from __future__ import annotations
 
 from equivalences.catalogue import derivatives as twice
 from equivalences.catalogue import large as the
-from equivalences.catalogue.cross_entropy_options import INDEX, SOFT
-from equivalences.faults.plant import BOTH, GRADIENT, VALUE, WIDE, gradient
+from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, SOFT
+from equivalences.catalogue.large import OF_LABELS
+from equivalences.faults.plant import BOTH, GRADIENT, NARROW, VALUE, WIDE, gradient
 from equivalences.model import Fault, Form
 
+_MEAN = "rows.sum() / (mass if reduction == 'mean' else 1)"
+
 FAULTS = (
+    Fault("kept count that stops at 256", the.cross_entropy_many_rows,
+          Form(f"{KEPT}rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none')\n"
+               "mass = kept.sum().clamp(max=256) if weight is None else (weight[label] * kept).sum()\n" + _MEAN), BOTH,
+          "a count kept in bfloat16: 256 + 1 = 256"),
+    Fault("kept count that stops at 2048", the.cross_entropy_large_batch,
+          Form(f"{KEPT}rows = F.cross_entropy(z, y, {INDEX}, reduction='none')\n"
+               "mass = kept.sum().clamp(max=2048) if weight is None else (weight[label] * kept).sum()\n" + _MEAN,
+               formats=("float16",)), BOTH,
+          "a count kept in float16: 2048 + 1 = 2048"),
+    Fault("total in storage format", the.cross_entropy_many_rows,
+          Form("rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none').reshape(-1)\n"
+               "s = torch.zeros_like(rows[0])\nfor row in rows:\n    s = s + row\n"
+               f"{KEPT}mass = kept.sum() if weight is None else (weight[label] * kept).sum()\n"
+               "s / (mass if reduction == 'mean' else 1)", formats=NARROW), VALUE,
+          "losses summed one after the other in 16 bits", hidden=True),
+    Fault("rows from the 513th on", the.cross_entropy_many_rows,
+          Form("F.cross_entropy(z[:512], y[:512], weight, ignore_index=ignore_index, reduction=reduction)",
+          layouts=("contiguous",)), BOTH,
+          "a grid that is one block short"),
+    Fault("every 16th row left out", the.cross_entropy_many_rows,
+          Form(f"F.cross_entropy(z, torch.where(torch.arange(len(y)) % 16 == 15, ignore_index, y), {OF_LABELS})",
+               layouts=("contiguous",)), BOTH, "one lane of a vector is never added"),
     Fault("rows behind the last full block", the.cross_entropy_large_batch,
           Form(f"m = len(y) // 2048 * 2048\nF.cross_entropy(z[:m], y[:m], {INDEX}, reduction=reduction)",
           layouts=("contiguous",)), BOTH,

@@ -1,11 +1,11 @@
-"""Faults of cross entropy with options, over many rows, and of an affine layer."""
+"""Faults of cross entropy with options, and of an affine layer."""
 
 from __future__ import annotations
 
 from equivalences.catalogue import cross_entropy_options as the
 from equivalences.catalogue import linear_cross_entropy as of_layer
-from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, OF_LABELS, REDUCED, SOFT
-from equivalences.faults.plant import BOTH, GRADIENT, NARROW, VALUE, gradient, upstream, value
+from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SOFT
+from equivalences.faults.plant import BOTH, GRADIENT, gradient, upstream, value
 from equivalences.model import Fault, Form
 
 CE = f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)"
@@ -81,29 +81,6 @@ FAULTS = (
     Fault("gradient by N", the.cross_entropy_options_reduced,
           Form(KEPT + "n = kept.sum() / y.numel() if reduction == 'mean' else 1.0\n" + gradient("g * n", CE)), GRADIENT,
           "the backward pass divides by N, the forward pass by the kept count"),
-    Fault("kept count that stops at 256", the.cross_entropy_many_rows,
-          Form(f"{KEPT}rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none')\n"
-               "mass = kept.sum().clamp(max=256) if weight is None else (weight[label] * kept).sum()\n" + _MEAN), BOTH,
-          "a count kept in bfloat16: 256 + 1 = 256"),
-    Fault("kept count that stops at 2048", the.cross_entropy_many_rows,
-          Form(f"{KEPT}rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none')\n"
-               "mass = kept.sum().clamp(max=2048) if weight is None else (weight[label] * kept).sum()\n" + _MEAN,
-               formats=("float16",)), BOTH,
-          "a count kept in float16: 2048 + 1 = 2048",
-          invisible="no problem of the domain has more than 2048 rows, and min(N, 2048) = N for those"),
-    Fault("total in storage format", the.cross_entropy_many_rows,
-          Form("rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none').reshape(-1)\n"
-               "s = torch.zeros_like(rows[0])\nfor row in rows:\n    s = s + row\n"
-               f"{KEPT}mass = kept.sum() if weight is None else (weight[label] * kept).sum()\n"
-               "s / (mass if reduction == 'mean' else 1)", formats=NARROW), VALUE,
-          "losses summed one after the other in 16 bits", hidden=True),
-    Fault("rows from the 513th on", the.cross_entropy_many_rows,
-          Form("F.cross_entropy(z[:512], y[:512], weight, ignore_index=ignore_index, reduction=reduction)",
-          layouts=("contiguous",)), BOTH,
-          "a grid that is one block short"),
-    Fault("every 16th row left out", the.cross_entropy_many_rows,
-          Form(f"F.cross_entropy(z, torch.where(torch.arange(len(y)) % 16 == 15, ignore_index, y), {OF_LABELS})",
-               layouts=("contiguous",)), BOTH, "one lane of a vector is never added"),
     # --- soft targets ---
     Fault("mean by the total weight", the.soft_cross_entropy_options_reduced,
           Form("rows = F.cross_entropy(z, p, weight, label_smoothing=label_smoothing, reduction='none')\n"
