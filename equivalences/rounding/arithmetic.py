@@ -25,9 +25,11 @@ def rounded(call: Call, v: Tensor, e: Tensor, roundings: float = 1.0, underflow:
     """
     inner, stored = call.arithmetic, call.format
     size = v.abs()
-    e = e + roundings * inner.u * (size + e) + (inner.eta if underflow else 0.0)
+    e = torch.add(e, size + e, alpha=roundings * inner.u)
+    if underflow:
+        e = e + inner.eta
     if stored.precision != inner.precision:
-        e = e + stored.u * (size + e) + stored.eta / 2
+        e = torch.add(e, size + e, alpha=stored.u) + stored.eta / 2
     return Shadow(v, e.masked_fill(size + e > stored.max, math.inf))
 
 
@@ -99,8 +101,10 @@ def _mul(call: Call) -> Shadow:
         return _negated(call.shadow(a))
     x, y = call.shadow(a), call.shadow(b)
     v, e = rounded(call, *product(x, y))
-    none = ((x.v == 0) & (x.e == 0) & y.e.isfinite()) | ((y.v == 0) & (y.e == 0) & x.e.isfinite())
-    return Shadow(v, e.masked_fill(none, 0.0))  # a product with an exact zero is one
+    if (v == 0).any():  # a product with an exact zero is one
+        none = ((x.v == 0) & (x.e == 0) & y.e.isfinite()) | ((y.v == 0) & (y.e == 0) & x.e.isfinite())
+        e = e.masked_fill(none, 0.0)
+    return Shadow(v, e)
 
 
 @rule("div")

@@ -84,8 +84,7 @@ class Call:
         self.assume = tracker.assume
         for tensor in _tensors(out):
             if tensor.is_floating_point():
-                self.format = formats.of(tensor.dtype)
-                self.arithmetic = _ARITHMETIC[self.format.name]
+                self.format, self.arithmetic = _FORMATS[tensor.dtype]
                 break
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
@@ -110,8 +109,8 @@ class Call:
         return Shadow(torch.tensor(value, dtype=torch.float64), torch.tensor(e, dtype=torch.float64))
 
 
-_ARITHMETIC = {
-    name: fmt if fmt.precision >= 24 else formats.FORMATS["float32"] for name, fmt in formats.FORMATS.items()
+_FORMATS = {  # of data, and in which a kernel computes
+    fmt.dtype: (fmt, fmt if fmt.precision >= 24 else formats.FORMATS["float32"]) for fmt in formats.FORMATS.values()
 }
 
 
@@ -142,11 +141,24 @@ def _composite(func: Any) -> bool:
     return bool(composite) and _described(func)[1] not in RULES
 
 
-@dataclass
+Geometry = tuple[torch.Size, tuple[int, ...], int | torch.SymInt]
+
+
+def _geometry(tensor: Tensor) -> Geometry:
+    return tensor.size(), tensor.stride(), tensor.storage_offset()
+
+
+def _own(x: Tensor) -> Tensor:
+    """`x` as the first and only thing in its storage, so that the geometry of any view addresses it."""
+    return x if x.is_contiguous() and not x.storage_offset() else x.clone(memory_format=torch.contiguous_format)
+
+
+@dataclass(slots=True)
 class _Stored:
     storage: torch.UntypedStorage  # kept alive: its address is the key
     v: Tensor
     e: Tensor
+    whole: Geometry | None  # of a tensor that covers the storage, and whose shape v and e have
 
 
 @dataclass(eq=False)
@@ -191,35 +203,43 @@ class Tracker(TorchDispatchMode):
                 )
             v = tensor.detach().to("cpu", torch.float64)
             return Shadow(v, torch.zeros(()).double().expand(v.shape))
-        geometry = tensor.size(), tensor.stride(), tensor.storage_offset()
+        geometry = _geometry(tensor)
+        if geometry == stored.whole:
+            return Shadow(stored.v, stored.e)
         return Shadow(stored.v.as_strided(*geometry), stored.e.as_strided(*geometry))
 
     def write(self, tensor: Tensor, shadow: Shadow) -> None:
         """Says that `tensor` has been written, and with what."""
         v = shadow.v if shadow.v.shape == tensor.shape else shadow.v.expand(tensor.shape)
-        # No finite value, no bound: v - v is nan unless v is finite, and nan must not pass for a bound.
-        e = (shadow.e + (v - v)).nan_to_num(nan=math.inf, posinf=math.inf)
+        # No finite value, no bound: 0 v is nan unless v is finite, and nan must not pass for a bound.
+        e = torch.add(shadow.e, v, alpha=0).nan_to_num_(nan=math.inf, posinf=math.inf)
         storage = tensor.untyped_storage()
-        stored = self._stored.get(storage._cdata)
+        key, geometry = storage._cdata, _geometry(tensor)
+        stored = self._stored.get(key)
         if stored is None and not tensor.is_floating_point() and not e.any():
             return
         if stored is None:
             if tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes():
-                flat = v.reshape(-1)
-                aliased = flat.untyped_storage()._cdata == storage._cdata  # in-place operations would change it, too
-                if aliased or flat.storage_offset() or not flat.is_contiguous():  # or it is part of another's shadow
-                    flat = flat.clone()
-                self._stored[storage._cdata] = _Stored(storage, flat, e.reshape(-1))
+                v = _own(v)
+                if v.untyped_storage()._cdata == key:  # in-place operations would change it, too
+                    v = v.clone()
+                self._stored[key] = _Stored(storage, v, _own(e), geometry)
                 return
             size = storage.nbytes() // tensor.element_size()
-            stored = _Stored(storage, torch.zeros(size).double(), torch.full((size,), math.inf).double())
-            self._stored[storage._cdata] = stored
+            stored = _Stored(storage, torch.zeros(size).double(), torch.full((size,), math.inf).double(), None)
+            self._stored[key] = stored
+        elif geometry == stored.whole:
+            stored.v, stored.e = _own(v), _own(e)
+            return
         else:  # a stored shadow may be shared with the one it was copied from
             stored.v, stored.e = stored.v.clone(), stored.e.clone()
-        geometry = tensor.size(), tensor.stride(), tensor.storage_offset()
         once = tuple(slice(0, 1 if stride == 0 else None) for stride in tensor.stride())  # of what is expanded
         stored.v.as_strided(*geometry)[once].copy_(v[once])
         stored.e.as_strided(*geometry)[once].copy_(e[once])
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would wrap what follows, to keep it out of compiled code, where no tracker ever is
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
