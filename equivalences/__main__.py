@@ -57,6 +57,9 @@ def _parser() -> _Parser:
     compare.add_argument("before", metavar="BEFORE")
     compare.add_argument("after", metavar="AFTER")
     compare.set_defaults(run=_compare)
+    sharpness = commands.add_parser("sharpness", help="how much of their allowance forms used, as Markdown")
+    sharpness.add_argument("results", metavar="RESULT", nargs="+", help="written by `verify --json`, with any seeds")
+    sharpness.set_defaults(run=_sharpness)
     faults = commands.add_parser("faults", help="show planted faults to the gate: can it fail?", allow_abbrev=False)
     faults.add_argument("--examples", type=_natural, metavar="N", help="drawn problems beside the edge problems")
     faults.add_argument("--docs", metavar="DIR", help="write faults.md and sensitivity.md there")
@@ -200,6 +203,22 @@ def _compare(asked: Any, console: Console) -> int:
     bits = sum(change.what == "other bits" for change in found)
     console.print(f"{len(found)} forms changed: {bits} compute other bits, {failing} fail now and did not before")
     return FAILED if failing else 0
+
+
+# --- sharpness -------------------------------------------------------------------------------------------------------
+
+
+def _sharpness(asked: Any, console: Console) -> int:
+    from equivalences.report import results, sharpness
+
+    try:
+        several = [results.read(path) for path in asked.results]
+    except ValueError as error:
+        raise Usage(str(error)) from None
+    if reason := sharpness.comparable(several):
+        raise Usage(f"the results cannot be taken together: {reason}")
+    print(sharpness.page(several), end="")
+    return 0
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

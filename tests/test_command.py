@@ -49,6 +49,7 @@ def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         ("show nothing", "unknown identity or pitfall 'nothing'"),
         ("veryfy", "invalid choice: 'veryfy'"),
         ("compare /no/such/a.json b.json", "cannot read /no/such/a.json: No such file or directory"),
+        ("sharpness /no/such/a.json", "cannot read /no/such/a.json: No such file or directory"),
         ("", "required: COMMAND"),
     ],
 )
@@ -70,6 +71,28 @@ def test_verify_writes_its_results(command: Callable[..., Outcome], tmp_path: Pa
     assert [(t["identity"], t["format"]) for t in found["tallies"]] == [("logsumexp", "float32")]
     assert found["plan"]["examples"] == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sharpness_takes_the_largest_and_names_what_is_low(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one.json", "two.json")]
+    assert command(*TINY, "--json", str(paths[0]))[0] == 0
+    results = json.loads(paths[0].read_text())
+    for cell in results["tallies"][0]["cells"]:
+        kernel = cell["form"] == "torch.logsumexp(z, dim)"
+        cell["error/allowance"] = {"value": 0.75, "gradient": 2**-7}[cell["quantity"]] if kernel else 2**-8
+    paths[1].write_text(json.dumps(results))
+    status, page, _ = command("sharpness", str(paths[1]))
+    assert status == 0
+    assert "| `logsumexp` | value |  | 0.75 |" in page
+    assert "| `logsumexp` | gradient |  | *0.008* |" in page
+    assert "*0.004*" in page.partition("Below")[2]
+    _, both, _ = command("sharpness", *map(str, paths))
+    assert "*" not in both.partition("Below")[2].partition("\n")[2], "the larger of two results was left out"
+    results["environment"]["torch"]["version"] = "0.1"
+    paths[1].write_text(json.dumps(results))
+    status, _, said = command("sharpness", *map(str, paths))
+    assert status == 2
+    assert "different releases of torch" in said
 
 
 def test_compare_tells_other_bits_from_new_failures(

@@ -21,6 +21,7 @@ from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
 from equivalences.faults import FAULTS
 from equivalences.model import Fault
+from equivalences.report import markdown
 from equivalences.report import planted as pages
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -123,7 +124,7 @@ def test_page_on_sensitivity_says_what_is_measured(name: str, fmt: str) -> None:
     same_version("sensitivity.md")
     identity = IDENTITIES[name]
     for cell in sensitivity.measured(identity, fmt):
-        assert pages.row(pages.sensitivity_row(cell, identity.domain.regions)) in lines("sensitivity.md")
+        assert markdown.row(pages.sensitivity_row(cell, identity.domain.regions)) in lines("sensitivity.md")
 
 
 def test_peers_leave_the_examples_alone() -> None:

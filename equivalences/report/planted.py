@@ -14,6 +14,7 @@ from equivalences.execute import torch_version
 from equivalences.faults import FAULTS
 from equivalences.formats import FORMATS
 from equivalences.model import Fault, Identity
+from equivalences.report import markdown
 from equivalences.sensitivity import Sensitivity
 
 COMMAND = "python -m equivalences faults --docs docs"
@@ -76,15 +77,6 @@ def _header(title: str, digest: str) -> list[str]:
     ]
 
 
-def row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
-    return [row(head), row(["---"] * len(head)), *(row(cells) for cells in rows), ""]
-
-
 def _formats(names: Sequence[str]) -> str:
     return "all" if len(names) == len(FORMATS) else ", ".join(names)
 
@@ -131,7 +123,7 @@ def _cells(finding: Finding) -> tuple[str, ...]:
 
 def fault_row(finding: Finding) -> str:
     """The line of the page that has the finding."""
-    return row(_cells(finding))
+    return markdown.row(_cells(finding))
 
 
 def faults_page(findings: Sequence[Finding]) -> str:
@@ -153,7 +145,7 @@ def faults_page(findings: Sequence[Finding]) -> str:
         "*yes*: noticed in every format; *only ...*: in these; **no**: in none. *not run*: "
         "`peers.OPERATORS` maps no operator of `op_db` to the identity.",
         "",
-        *_table(
+        *markdown.table(
             ("", "noticed in every format", "in some format", "faults run"),
             [(name, *map(str, numbers)) for name, numbers in counts(findings).items()],
         ),
@@ -162,12 +154,12 @@ def faults_page(findings: Sequence[Finding]) -> str:
         mine = [finding for finding in visible if FAMILY_OF[finding.fault.of.name] == family]
         if mine:
             lines += [f"## {family}", ""]
-            lines += _table(
+            lines += markdown.table(
                 ("identity", "fault", "how one comes to write it", "formats", "gate", *peers.PEERS),
                 [_cells(finding) for finding in mine],
             )
     lines += ["## What cannot be seen", ""]
-    lines += _table(
+    lines += markdown.table(
         ("identity", "fault", "formats", "gate", "why nothing can see it"),
         [
             (f"`{f.fault.of.name}`", f.fault.name, _formats(f.fault.formats), _gate(f), f.fault.invisible)
@@ -203,7 +195,7 @@ def sensitivity_page(cells: Sequence[Sensitivity]) -> str:
         "factor that is 1 + k u. A dash: no factor is noticed on any number of the region (they are zero, or have no "
         "allowance); an empty cell: no edge problem has the region.",
         "",
-        *_table(
+        *markdown.table(
             ("format", "quantity", "cells", "median k", "as a factor", "largest finite k", "cells without one"),
             [_overview(cells, fmt, kind) for fmt in FORMATS for kind in ("value", "gradient")],
         ),
@@ -213,7 +205,7 @@ def sensitivity_page(cells: Sequence[Sensitivity]) -> str:
         for regions in dict.fromkeys(cell.identity.domain.regions for cell in mine):
             here = [cell for cell in mine if cell.identity.domain.regions == regions]
             lines += [f"## {family}: {', '.join(regions)}", ""]
-            lines += _table(
+            lines += markdown.table(
                 ("reference form of", "quantity", "format", *regions), [sensitivity_row(cell, regions) for cell in here]
             )
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import numpy as np
 
 from equivalences.formats import FORMATS
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.report import markdown
 from equivalences.special_values import SPECIAL_VALUES
 
 _FORMATS = tuple(FORMATS)
@@ -54,10 +55,8 @@ def _lines() -> Iterator[str]:
         yield ""
         yield from (f"<{source}>" for source in dict.fromkeys(entry.source for entry in rows))
         yield ""
-        yield "| what | call | inputs | right | why | PyTorch instead |"
-        yield "|---|---|---|---|---|---|"
-        for entry in rows:
-            yield f"| {' | '.join(_cells(entry))} |"
+        head = ("what", "call", "inputs", "right", "why", "PyTorch instead")
+        yield from markdown.table(head, (tuple(_cells(entry)) for entry in rows))[:-1]
 
 
 def _cells(entry: SpecialValue) -> Iterator[str]:
