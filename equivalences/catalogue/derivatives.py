@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from equivalences import exact
 from equivalences.catalogue.binary import MODERATE
 from equivalences.exact import Number
-from equivalences.model import Form, Identity
+from equivalences.model import Differs, Form, Identity, Pitfall
 from equivalences.problems import classes, scalars
 
 LAYOUTS = ("contiguous", "strided", "offset")
@@ -55,6 +55,20 @@ binary_cross_entropy_second_derivative = Identity(
             label="F.binary_cross_entropy_with_logits, vmap of grad of grad",
         ),
     ),
+)
+
+binary_cross_entropy_twice = Pitfall(
+    name="binary_cross_entropy_twice",
+    statement="binary_cross_entropy after sigmoid has 1e-12 in its second derivative, where much cancels: 8e-12 off"
+    " at a logit of 0, 0.1 % at -10 with a target of 1 (float64), and of the wrong sign at -14 (float32)",
+    source="torch/csrc/autograd/FunctionsManual.cpp, binary_cross_entropy_double_backward; pytorch/pytorch#26983",
+    of=binary_cross_entropy_second_derivative,
+    mistake=Form(
+        twice("F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')"),
+        label="F.binary_cross_entropy of torch.sigmoid, backward twice",
+        formats=("float64", "float32", "bfloat16"),
+    ),
+    outcome=Differs(),
 )
 
 sigmoid_second_derivative = Identity(
