@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import cache
+from equivalences.files import destination
 
 SEED = 1797  # the number of scans that scikit-learn ships
 TRAIN = (5_923, 6_742)  # MNIST's zeros and ones
@@ -41,7 +42,9 @@ def load(root: Path | None = None, train: tuple[int, ...] = TRAIN, test: tuple[i
     arrays = build(train, test)
     checked = {**arrays, "sha256": np.array(checksum(arrays))}
     try:
-        cache.write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **checked))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with destination(path) as whole:
+            whole.fill(lambda file: np.savez_compressed(file, allow_pickle=False, **checked))
     except OSError as error:
         raise DataError(
             f"cannot write {path}: {error.strerror}; choose another folder with --data-root or {cache.VARIABLE}"

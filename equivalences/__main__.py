@@ -102,7 +102,7 @@ def _console() -> Console:
 
 def _verify(asked: Any, console: Console) -> int:
     # torch takes seconds to load: not before the command line is known to parse.
-    from equivalences import choices, judge, sweep
+    from equivalences import choices, files, judge, sweep
     from equivalences.report import environment, failure, results, table
     from equivalences.report.progress import shown
 
@@ -110,7 +110,7 @@ def _verify(asked: Any, console: Console) -> int:
         try:
             identities, formats = choices.identities(asked.identity), choices.formats(asked.format)
             device, mode = choices.device(asked.device), choices.mode(asked.mode)
-            file = stack.enter_context(results.destination(asked.json)) if asked.json else None
+            file = stack.enter_context(files.destination(asked.json)) if asked.json else None
         except choices.Unknown as error:
             raise Usage(str(error)) from None
         except OSError as error:
@@ -227,17 +227,17 @@ def _sharpness(asked: Any, console: Console) -> int:
 def _faults(asked: Any, console: Console) -> int:
     from pathlib import Path
 
-    from equivalences import planted, sensitivity
+    from equivalences import files, planted, sensitivity
     from equivalences.catalogue import IDENTITIES
     from equivalences.faults import FAULTS
-    from equivalences.report import environment, plain, results
+    from equivalences.report import environment, plain
     from equivalences.report import planted as pages
 
     examples = planted.EXAMPLES if asked.examples is None else asked.examples
     with ExitStack() as stack:
         try:
             names = ("faults.md", "sensitivity.md") if asked.docs else ()
-            files = [stack.enter_context(results.destination(Path(asked.docs) / name)) for name in names]
+            page = [stack.enter_context(files.destination(Path(asked.docs) / name)) for name in names]
         except OSError as error:
             raise Usage(f"--docs: cannot write into {asked.docs}: {error.strerror}") from None
         console.print(environment.summary())
@@ -248,15 +248,15 @@ def _faults(asked: Any, console: Console) -> int:
         for finding in wrong:
             what = "seen, though said to be invisible" if finding.fault.invisible else "not refused"
             console.print(f"{finding.fault.of.name}: {finding.fault.name}: {what}: {finding.gate}")
-        if files and not wrong:
+        if page and not wrong:
             judged = [(i, fmt) for i in IDENTITIES.values() if pages.judged(i) for fmt in i.formats]
             cells = [
                 cell
                 for identity, fmt in plain.followed(judged, "sensitivity", True)
                 for cell in sensitivity.measured(identity, fmt)
             ]
-            files[0].text(pages.faults_page(findings))
-            files[1].text(pages.sensitivity_page(cells))
+            page[0].text(pages.faults_page(findings))
+            page[1].text(pages.sensitivity_page(cells))
     return FAILED if wrong else 0
 
 

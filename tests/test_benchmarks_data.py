@@ -121,20 +121,6 @@ def repacked(raw: bytes, name: str, change: Callable[[Any], Any]) -> bytes:
     return out.getvalue()
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "kept"
-    path.write_bytes(b"old")
-
-    def broken(file: Any) -> None:
-        file.write(b"half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cache.write(path, broken)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits, "build", arrays)
     (tmp_path / "file").touch()

@@ -6,13 +6,13 @@ import json
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 import torch
 
-from equivalences import execute, judge, sweep
+from equivalences import execute, files, judge, sweep
 from equivalences.catalogue import IDENTITIES
 from equivalences.execute import LAYOUTS
 from equivalences.judge import Crash, Measurement, Tally
@@ -127,7 +127,7 @@ def test_results_are_strict_json(tmp_path: Path) -> None:
             tally.add(judgement)
     assert any(isinstance(f, Measurement) for f in tally.failures)
     path = tmp_path / "results.json"
-    with results.destination(path) as file:
+    with files.destination(path) as file:
         file.write(results.results([tally], {"device": "cpu"}))
 
     def refuse(text: str) -> None:
@@ -142,11 +142,18 @@ def test_results_are_strict_json(tmp_path: Path) -> None:
 def test_results_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text("before")
-    with pytest.raises(TypeError), results.destination(path) as file:
+    with pytest.raises(TypeError), files.destination(path) as file:
         file.write({"one": 1, "two": object()})
+
+    def broken(draft: IO[bytes]) -> None:
+        draft.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), files.destination(path) as file:
+        file.fill(broken)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(OSError, match="directory"), results.destination(tmp_path):
+    with pytest.raises(OSError, match="directory"), files.destination(tmp_path):
         pass
 
 

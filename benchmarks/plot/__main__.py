@@ -7,9 +7,7 @@ Exit status 0: at least one picture; 2: wrong usage, or nothing to draw, in one 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +16,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.plot import pictures
 from benchmarks.plot.results import Comparison, Timing, Unusable, read
+from equivalences.files import destination
 
 USAGE = 2
 FORMATS = ("png", "svg", "pdf")
@@ -68,15 +67,8 @@ def _drawn(timings: Sequence[Timing], comparisons: Sequence[Comparison]) -> Iter
 def save(figure: Figure, path: Path) -> None:
     """Writes a picture whole or not at all.  Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    draft = Path(name)
-    try:
-        figure.savefig(draft)
-        draft.chmod(0o644)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with destination(path) as whole:
+        whole.fill(lambda file: figure.savefig(file, format=path.suffix.removeprefix(".")))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from benchmarks.versus import controls, measure, show
 from benchmarks.versus.measure import Plan
 from benchmarks.versus.process import COMPILE, Arm, Failed
 from benchmarks.versus.record import Record, Unusable, differences, load, settings
-from equivalences.report.results import Destination, destination
+from equivalences.files import Destination, destination
 
 USAGE, INVALID, INTERRUPTED = 2, 4, 130
 REGISTRY = "benchmarks.cases"

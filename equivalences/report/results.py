@@ -1,13 +1,10 @@
-"""Results that programs read: tallies as JSON, written whole or not at all."""
+"""Results that programs read: tallies as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,42 +91,3 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _plain(x: float) -> float | str:
     return float(x) if math.isfinite(x) else str(float(x))
-
-
-class Destination:
-    """A file that will be there whole, or as it was before."""
-
-    def __init__(self, path: Path, draft: Path) -> None:
-        self.path, self._draft = path, draft
-
-    def write(self, data: Mapping[str, Any]) -> None:
-        """Puts `data`, as JSON, in the place of what the file held."""
-        self.text(json.dumps(data, indent=1, allow_nan=False) + "\n")
-
-    def text(self, text: str) -> None:
-        """Puts `text` in the place of what the file held."""
-        with open(self._draft, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        self._draft.replace(self.path)
-
-
-@contextmanager
-def destination(path: str | Path) -> Iterator[Destination]:
-    """A place for results.  Raises OSError at once if a file cannot be written there; leaves no draft behind."""
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(21, "is a directory", str(target))
-    if target.exists() and not os.access(target, os.W_OK):
-        raise PermissionError(13, "may not be written", str(target))
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    draft = Path(name)
-    try:
-        mask = os.umask(0)
-        os.umask(mask)
-        draft.chmod(0o666 & ~mask)  # mkstemp's file is for its owner alone
-        yield Destination(target, draft)
-    finally:
-        draft.unlink(missing_ok=True)
