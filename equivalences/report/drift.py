@@ -73,17 +73,12 @@ def _forms(results: Results) -> dict[Key, dict[str, Any]]:
     found: dict[Key, dict[str, Any]] = {}
     for t in results["tallies"]:
         failing = {f["form"] for f in t["failures"]}
-
-        def of(form: str, t: Mapping[str, Any] = t, failing: set[str] = failing) -> dict[str, Any]:
-            empty = {"bits": {}, "ratio": 0.0, "fails": form in failing}
-            return found.setdefault((t["identity"], t["format"], form), empty)
-
-        for each in t["fingerprints"]:
-            of(each["form"])["bits"][each["quantity"]] = each["crc32"]
-        for cell in t["cells"]:
-            of(cell["form"])["ratio"] = max(of(cell["form"])["ratio"], float(cell["error/allowance"]))
-        for form in failing:
-            of(form)
+        for form in dict.fromkeys(each["form"] for each in (*t["fingerprints"], *t["cells"], *t["failures"])):
+            found[t["identity"], t["format"], form] = {
+                "bits": {each["quantity"]: each["crc32"] for each in t["fingerprints"] if each["form"] == form},
+                "ratio": max((float(c["error/allowance"]) for c in t["cells"] if c["form"] == form), default=0.0),
+                "fails": form in failing,
+            }
     return found
 
 
