@@ -1,4 +1,4 @@
-"""The exact oracle: real functions on balls, their gradients by one reverse sweep, and enclosures in float64.
+"""Exact numbers: real functions on balls, and their gradients by one reverse sweep.
 
 A specification is ordinary Python over `Number`s.  Each `Number` holds a ball (Arb: a midpoint and a radius that
 together surely contain the exact value) and the partial derivatives of the operation that made it, so value and
@@ -21,20 +21,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 from itertools import count
-from types import MappingProxyType, SimpleNamespace
 from typing import Any, NoReturn, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 from flint import arb, ctx
-
-from .enclosure import Enclosure, enclose
-from .model import Identity, Problem
 
 Element = Any  # arb, or a Number of the level below
 Scalar = (int, float, arb)
@@ -180,7 +172,7 @@ def _number(x: Any) -> Number:
     raise TypeError(f"an exact specification works on Numbers, ints and floats, not on {type(x).__name__}: {x!r}")
 
 
-def _numbers(xs: Iterable[Real]) -> list[Number]:
+def numbers_of(xs: Iterable[Real]) -> list[Number]:
     return [x if type(x) is Number else _number(x) for x in xs]
 
 
@@ -294,13 +286,13 @@ def maximum(a: Real, b: Real) -> Number:
 
 def total(xs: Iterable[Real]) -> Number:
     """The sum (0 of nothing)."""
-    numbers = _numbers(xs)
+    numbers = numbers_of(xs)
     return _node(sum((x.v for x in numbers), _ZERO), numbers, (_ONE,) * len(numbers))
 
 
 def mean(xs: Iterable[Real]) -> Number:
     """The sum divided by the number of terms, of which there must be one."""
-    numbers = _numbers(xs)
+    numbers = numbers_of(xs)
     return total(numbers) / len(numbers)
 
 
@@ -317,7 +309,7 @@ def rows_of(p: Any, row: Sequence[Any]) -> int:
 
 def dot(a: Iterable[Real], b: Iterable[Real]) -> Number:
     """The sum of products of two lists of equal length."""
-    pairs = list(zip(_numbers(a), _numbers(b), strict=True))
+    pairs = list(zip(numbers_of(a), numbers_of(b), strict=True))
     v = sum((x.v * y.v for x, y in pairs), _ZERO)
     return _node(v, [n for pair in pairs for n in pair], [d for x, y in pairs for d in (y.v, x.v)])
 
@@ -340,7 +332,7 @@ def _shifted(numbers: Sequence[Number]) -> tuple[int, list[Element], list[Elemen
 
 def logsumexp(xs: Iterable[Real]) -> Number:
     """Logarithm of the sum of exponentials, as x_m + log1p(sum over i != m of exp(x_i - x_m)); derivative softmax."""
-    numbers = _numbers(xs)
+    numbers = numbers_of(xs)
     m, _, exps, s, inverse = _shifted(numbers)
     partials = [e * inverse for e in exps]
     partials[m] = inverse
@@ -357,7 +349,7 @@ def positive(x: Real) -> bool:
 
 def argmax(xs: Iterable[Real]) -> int:
     """The first index of the largest of exact numbers.  Raises ValueError if a ball leaves it open."""
-    balls = [_ball(x.v) for x in _numbers(xs)]
+    balls = [_ball(x.v) for x in numbers_of(xs)]
     best = 0
     for i, ball in enumerate(balls):
         if ball > balls[best]:
@@ -387,19 +379,19 @@ def _log_softmax(numbers: Sequence[Number]) -> tuple[list[Number], list[Element]
 
 def log_softmax(xs: Iterable[Real]) -> list[Number]:
     """x_i - logsumexp(x), each entry with relative accuracy, also the dominating one, which is close to 0."""
-    return _log_softmax(_numbers(xs))[0]
+    return _log_softmax(numbers_of(xs))[0]
 
 
 def softmax(xs: Iterable[Real]) -> list[Number]:
     """exp(x_i) / sum of exp(x_j); derivative p_i times that of log softmax."""
-    logs, p = _log_softmax(_numbers(xs))
+    logs, p = _log_softmax(numbers_of(xs))
     return [_node(value, (entry,), (value,)) for value, entry in zip(p, logs, strict=True)]
 
 
 # Gradients ----------------------------------------------------------------------------------------------------------
 
 
-def _sweep(seeds: Iterable[tuple[Number, Element]], first: int = 1) -> dict[int, Element]:
+def adjoints_of(seeds: Iterable[tuple[Number, Element]], first: int = 1) -> dict[int, Element]:
     """Adjoints, by `order`, of the sum of seed * number; nodes older than `first` are left out."""
     adjoints: dict[int, Element] = {}
     nodes: dict[int, Number] = {}
@@ -428,18 +420,8 @@ def _sweep(seeds: Iterable[tuple[Number, Element]], first: int = 1) -> dict[int,
     return adjoints
 
 
-def _map(f: Any, nested: Any) -> Any:
-    return [_map(f, x) for x in nested] if isinstance(nested, (list, tuple)) else f(nested)
-
-
-def _nest(flat: list[Any], shape: tuple[int, ...]) -> Any:
-    if len(shape) < 2:
-        return flat if shape else flat[0]
-    size = math.prod(shape[1:])
-    return [_nest(flat[i * size : (i + 1) * size], shape[1:]) for i in range(shape[0])]
-
-
-def _leaf(v: Element) -> Number:
+def leaf(v: Element) -> Number:
+    """A new variable."""
     return Number(v, next(_order))
 
 
@@ -448,7 +430,7 @@ def variables(nested: Any) -> Any:
 
     def fresh(x: Any) -> Number:
         x = _number(x)
-        return Number(x.v, next(_order), (x,), (_ONE,)) if x.order else _leaf(x.v)
+        return Number(x.v, next(_order), (x,), (_ONE,)) if x.order else leaf(x.v)
 
     return _map(fresh, nested)
 
@@ -458,103 +440,34 @@ def grad(output: Number, inputs: Any) -> Any:
 
     Inputs must be `variables`.  The result may be used and its value is exact; differentiating it raises TypeError.
     """
-    flat, _ = _flatten(inputs)
+    flat, _ = flatten(inputs)
     if not all(isinstance(x, Number) and x.order for x in flat):
         raise TypeError("grad: inputs must be variables; make them with w = exact.variables(w) before they are used")
-    adjoints = _sweep([(output, arb(1))], first=min((x.order for x in flat), default=1))
+    adjoints = adjoints_of([(output, arb(1))], first=min((x.order for x in flat), default=1))
     return _map(lambda x: Number(adjoints.get(x.order, _ZERO), next(_order), (x,), None), inputs)
 
 
-# Specifications -------------------------------------------------------------------------------------------------------
+# Nested lists -------------------------------------------------------------------------------------------------------
 
 
-def _flatten(nested: Any) -> tuple[list[Any], tuple[int, ...]]:
+def _map(f: Any, nested: Any) -> Any:
+    return [_map(f, x) for x in nested] if isinstance(nested, (list, tuple)) else f(nested)
+
+
+def nest(flat: list[Any], shape: tuple[int, ...]) -> Any:
+    """A flat list as nested lists of a shape; the one entry itself for the shape ()."""
+    if len(shape) < 2:
+        return flat if shape else flat[0]
+    size = math.prod(shape[1:])
+    return [nest(flat[i * size : (i + 1) * size], shape[1:]) for i in range(shape[0])]
+
+
+def flatten(nested: Any) -> tuple[list[Any], tuple[int, ...]]:
     """The entries of a nested list in order, and its shape.  Raises ValueError if it has none."""
     if not isinstance(nested, (list, tuple)):
         return [nested], ()
-    parts = [_flatten(x) for x in nested]
+    parts = [flatten(x) for x in nested]
     shapes = {shape for _, shape in parts}
     if len(shapes) > 1:
         raise ValueError(f"a specification returned a ragged list: parts of shapes {sorted(shapes)}")
     return [x for part, _ in parts for x in part], (len(parts), *(shapes.pop() if shapes else ()))
-
-
-@dataclass(frozen=True, eq=False)
-class Exact:
-    """What an identity's specification says of one problem: the value, and the gradient by each item of `wrt`."""
-
-    value: Enclosure
-    gradients: Mapping[str, Enclosure]
-
-
-def evaluate(identity: Identity, problem: Problem, precision: int = 128, upstream: bool = True) -> Exact:
-    """The exact value of `identity.spec` and, under the upstream gradient ``g``, its exact gradients.
-
-    The specification gets the problem's items by attribute: arrays of floats as nested lists of `Number`, arrays of
-    int and bool as nested lists of Python's, everything else as it is.  Without ``g`` or `upstream`: no gradients.
-    `precision` is in bits; the last 64 results are kept.
-
-    A specification that counts its rows gets one of each, with ``times``: how often it occurs.
-    """
-    if not identity.counts_rows:
-        return _evaluate(identity, problem, precision, upstream)
-    once, order = _distinct(identity, problem)
-    found = _evaluate(identity, once, precision, upstream)
-    axes = identity.domain.axes
-    return Exact(
-        found.value,
-        MappingProxyType({n: e.take(order) if axes[n][0] == "R" else e for n, e in found.gradients.items()}),
-    )
-
-
-@lru_cache(maxsize=16)
-def _distinct(identity: Identity, problem: Problem) -> tuple[Problem, npt.NDArray[np.int64]]:
-    """The problem with one row of each, ``times`` beside them, and which of these each row is."""
-    rows = {n: item for n, item in problem.items.items() if identity.domain.axes.get(n, "").startswith("R")}
-    table = np.concatenate([item.reshape(len(item), -1).astype(np.float64) for item in rows.values()], axis=1)
-    mixed = np.ldexp(table, -60) @ np.random.default_rng(0).random(table.shape[1])  # far from overflow
-    _, first, order, times = np.unique(mixed, return_index=True, return_inverse=True, return_counts=True)
-    if not np.array_equal(table[first][order], table):  # two rows met by chance
-        _, first, order, times = np.unique(table, axis=0, return_index=True, return_inverse=True, return_counts=True)
-    items = {n: item[first] if n in rows else item for n, item in problem.items.items()}
-    return Problem(problem.format, items | {"times": times}), order.reshape(-1)
-
-
-@lru_cache(maxsize=64)
-def _evaluate(identity: Identity, problem: Problem, precision: int, upstream: bool) -> Exact:
-    wrt = identity.wrt if upstream and "g" in problem.items else ()
-    with working_precision(precision):
-        items: dict[str, Any] = {}
-        leaves: dict[str, list[Number]] = {}
-        for name in problem:
-            item = problem[name]
-            if not isinstance(item, np.ndarray):
-                items[name] = item
-            elif item.dtype.kind == "f":
-                balls = map(arb, item.ravel().tolist())
-                leaves[name] = list(map(Number, balls, _order) if name in wrt else map(Number, balls))
-                items[name] = _nest(leaves[name], item.shape)
-            else:
-                items[name] = item.tolist()
-        for name in wrt:
-            if name not in leaves:
-                raise TypeError(f"{identity.name}: wrt names {name!r}, which is no array of floats in the problem")
-        out, shape = _flatten(identity.spec(SimpleNamespace(**items)))
-        out = _numbers(out)
-        value = enclose([x.v for x in out], shape)
-        if not wrt:
-            return Exact(value, MappingProxyType({}))
-        g = problem["g"]
-        if np.shape(g) != shape:
-            raise ValueError(f"{identity.name}: the output has shape {shape}, but g has {np.shape(g)}")
-        adjoints = _sweep(zip(out, map(arb, np.ravel(g).tolist()), strict=True))
-
-        def gradient(name: str) -> Iterator[Element]:
-            found = (adjoints.get(x.order, _ZERO) for x in leaves[name])
-            if "times" not in problem.items or identity.domain.axes[name][0] != "R":
-                return found
-            times = np.repeat(problem["times"], len(leaves[name]) // len(problem["times"]))
-            return (x / n for x, n in zip(found, times.tolist(), strict=True))
-
-        gradients = {name: enclose(gradient(name), problem[name].shape) for name in wrt}
-        return Exact(value, MappingProxyType(gradients))

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from equivalences import exact, execute
+from equivalences import execute, oracle
 from equivalences.catalogue import IDENTITIES
 from equivalences.enclosure import Enclosure
 from equivalences.execute import Outcome
@@ -123,7 +123,7 @@ def _cheap(identity: Identity, problem: Problem) -> Mapping[str, Enclosure]:
 
 
 def _balls(identity: Identity, problem: Problem, precision: int) -> Mapping[str, Enclosure]:
-    found = exact.evaluate(identity, problem, precision)
+    found = oracle.evaluate(identity, problem, precision)
     return {"value": found.value} | {f"gradient {name}": ball for name, ball in found.gradients.items()}
 
 

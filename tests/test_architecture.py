@@ -16,6 +16,7 @@ LAYERS = (
     ("model", "formats", "devices", "files"),
     ("regions", "rows", "enclosure"),
     ("rounding", "exact"),
+    ("oracle",),
     ("problems", "problems_training", "problems_large"),
     ("catalogue",),
     ("known_defects", "faults", "special_values"),
@@ -33,7 +34,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Who may know a tool; everybody else must not.
 TOOLS = {
     "hypothesis": {"peers", "problems", "problems_training", "problems_large", "plugin"},
-    "flint": {"exact", "enclosure", "formats"},
+    "flint": {"exact", "oracle", "enclosure", "formats"},
     "pytest": {"plugin"},
     "rich": {"report", "__main__"},
     "torch": set(LEVEL)
@@ -42,6 +43,7 @@ TOOLS = {
         "regions",
         "rows",
         "exact",
+        "oracle",
         "enclosure",
         "problems",
         "problems_training",

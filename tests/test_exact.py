@@ -13,7 +13,7 @@ from flint import arb, arb_series, ctx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from equivalences import enclosure, exact
+from equivalences import enclosure, exact, oracle
 from equivalences.model import Identity, Problem
 
 MAX = float(np.finfo(np.float64).max)
@@ -30,7 +30,7 @@ def of(
     spec: Callable[[Any], Any], z: Any, g: Any, precision: int = 128
 ) -> tuple[enclosure.Enclosure, enclosure.Enclosure]:
     problem = Problem("float64", {"z": np.array(z, dtype=np.float64), "g": np.array(g, dtype=np.float64)})
-    result = exact.evaluate(identity(spec), problem, precision)
+    result = oracle.evaluate(identity(spec), problem, precision)
     return result.value, result.gradients["z"]
 
 
@@ -115,11 +115,11 @@ def test_values_and_gradients_agree_with_naive_formulas_at_thousands_of_bits(nam
 
 
 def test_a_second_tape_below_the_first_gives_the_hessian() -> None:
-    inner = [exact._leaf(arb(x)) for x in (0.5, -1.0, 30.0)]
-    outer = [exact._leaf(x) for x in inner]
+    inner = [exact.leaf(arb(x)) for x in (0.5, -1.0, 30.0)]
+    outer = [exact.leaf(x) for x in inner]
     for out, scale in ((exact.logsumexp(outer), 1), (-exact.log_softmax(outer)[1], 1), (exact.softplus(outer[1]), 0)):
-        first = exact._sweep([(out, arb(1))])
-        rows = [exact._sweep([(first[x.order], arb(1))]) if x.order in first else {} for x in outer]
+        first = exact.adjoints_of([(out, arb(1))])
+        rows = [exact.adjoints_of([(first[x.order], arb(1))]) if x.order in first else {} for x in outer]
         prob, sig = exact.softmax([x.v for x in inner]), exact.sigmoid(inner[1].v)
         for i in range(3):
             for j in range(3):
@@ -197,7 +197,7 @@ def test_kinks_follow_pytorch_and_a_ball_over_a_kink_covers_both_branches(
     for step, slope in zip((-(2.0**-20), 2.0**-20), sides, strict=True):
         value, gradient = of(lambda p: function(p.z), at + step, 1.0)
         assert [float(value.error(want + slope * step)[1]), float(gradient.error(slope)[1])] == [0, 0]
-    wide = exact._leaf(arb(at, 2.0**-20))
+    wide = exact.leaf(arb(at, 2.0**-20))
     out = function(wide)
     (undecided,) = exact.grad(out, [wide])
     for step, slope in zip((-(2.0**-20), 2.0**-20), sides, strict=True):
@@ -223,12 +223,12 @@ def test_a_training_step_uses_gradients_as_values_and_refuses_to_differentiate_t
         return w
 
     problem = Problem("float64", {"z": np.array([2.0, 3.0]), "g": np.ones(2)})
-    value = exact.evaluate(identity(step, wrt=()), problem).value
+    value = oracle.evaluate(identity(step, wrt=()), problem).value
     assert value.error([-4 + 4 * 1, 1.0 - 8])[1].tolist() == [0, 0]  # (2, 3) -> (-4, 1) -> (0, -7)
     with pytest.raises(TypeError, match="cannot be differentiated again"):
-        exact.evaluate(identity(step), problem)
+        oracle.evaluate(identity(step), problem)
     with pytest.raises(TypeError, match="must be variables"):
-        exact.evaluate(identity(lambda p: exact.grad(p.z[0] * 2, p.z), wrt=()), problem)
+        oracle.evaluate(identity(lambda p: exact.grad(p.z[0] * 2, p.z), wrt=()), problem)
 
 
 @settings(max_examples=150, deadline=None)
@@ -304,7 +304,7 @@ def test_evaluate_keeps_shapes_names_and_plain_values() -> None:
     problem = Problem("float64", {**items, "mask": np.array([True, False]), "reduction": "sum", "g": np.ones((2, 4))})
     one = identity(spec, wrt=("z", "w"))
     before = ctx.prec
-    result = exact.evaluate(one, problem, precision=200)
+    result = oracle.evaluate(one, problem, precision=200)
     assert ctx.prec == before
     assert result.value.hi.tolist() == [[1.0, 0.25, 1.0, 2.0**60], [1.5, 0.25, 0.0, 2.0**60]]
     assert (result.value.lo[0, 3], result.value.radius[0, :3].tolist()) == (1.0, [0, 0, 0])
@@ -312,15 +312,15 @@ def test_evaluate_keeps_shapes_names_and_plain_values() -> None:
         "z": [[0.0, 0.5], [0.5, 0.0]],
         "w": [5.0, 2.0],
     }
-    assert exact.evaluate(one, Problem("float64", dict(problem.items)), precision=200) is result
-    assert exact.evaluate(one, problem) is not result
-    assert not exact.evaluate(one, problem, upstream=False).gradients
+    assert oracle.evaluate(one, Problem("float64", dict(problem.items)), precision=200) is result
+    assert oracle.evaluate(one, problem) is not result
+    assert not oracle.evaluate(one, problem, upstream=False).gradients
     with pytest.raises(ValueError, match="shape"):
-        exact.evaluate(identity(lambda p: p.z[0]), problem)
+        oracle.evaluate(identity(lambda p: p.z[0]), problem)
     with pytest.raises(TypeError, match="no array of floats"):
-        exact.evaluate(identity(spec, wrt=("t",)), problem)
+        oracle.evaluate(identity(spec, wrt=("t",)), problem)
     with pytest.raises(ValueError, match="ragged"):
-        exact.evaluate(identity(lambda p: [p.z[0], p.z[0][0]]), problem)
+        oracle.evaluate(identity(lambda p: [p.z[0], p.z[0][0]]), problem)
 
 
 def test_precision_comes_back_after_an_error() -> None:
