@@ -16,6 +16,8 @@ from equivalences.judge import Judgement, Tally
 from equivalences.model import Form, Identity, Problem
 from equivalences.report import failure
 
+CI = hypothesis.settings.get_profile("ci")
+
 
 class Refuted(AssertionError):
     """A form outside its allowance, or one that raised; the report is written only if somebody reads it."""
@@ -39,6 +41,11 @@ def hold(judgements: Sequence[Judgement]) -> None:
 
 
 def test_identity(identity: Identity, fmt: str, device: str, mode: str) -> None:
+    gate(identity, fmt, device, mode, hypothesis.settings())
+
+
+def gate(identity: Identity, fmt: str, device: str, mode: str, profile: hypothesis.settings) -> None:
+    """Judges a cell; the profile's examples are the identity's: its formats share them."""
     tally = Tally(identity, fmt)
     for problem, layouts in (*sweep.edges(identity, fmt, mode), *sweep.exhaustive(identity, fmt, mode)):
         hold(sweep.judged(tally, problem, layouts, device, mode))
@@ -52,11 +59,10 @@ def test_identity(identity: Identity, fmt: str, device: str, mode: str) -> None:
 
     drawn.__name__ = f"{identity.name}_{fmt}"  # Hypothesis keeps its examples by the function's name
     strategy = identity.domain.draw(fmt, sweep.shape(identity, fmt, mode))
-    examples = hypothesis.settings().max_examples  # of an identity: its formats share them
-    share = hypothesis.settings(max_examples=max(1, examples // len(identity.formats)))
+    share = hypothesis.settings(profile, max_examples=max(1, profile.max_examples // len(identity.formats)))
     share(hypothesis.given(problem=strategy, turn=st.integers(0, 11))(drawn))()
 
-    if mode == "eager" and examples >= 100:
+    if mode == "eager" and profile.max_examples >= 100:
         assert not tally.vacuous(), "never tested with an allowance that says something"
 
 
@@ -66,7 +72,7 @@ def test_the_gate_can_fail(edges: bool) -> None:
     wrong = Form("torch.log(F.softmax(z, dim) + 1e-20)", label="eps inside the log")
     domain = identity.domain if edges else replace(identity.domain, edges=lambda fmt: [])
     with pytest.raises(Refuted) as caught:
-        test_identity(replace(identity, forms=(*identity.forms, wrong), domain=domain), "float64", "cpu", "eager")
+        gate(replace(identity, forms=(*identity.forms, wrong), domain=domain), "float64", "cpu", "eager", CI)
     assert caught.value.judgement.form is wrong
     assert caught.value.judgement.problem["z"].shape[0] == 1 or edges
     assert "(shrunk from z" in caught.value.report or not edges
@@ -89,4 +95,4 @@ def test_the_gate_fails_where_nothing_was_tested() -> None:
         "F.log_softmax(z, dim) + 0 * torch.exp((z * z).sum(dim, keepdim=True))", regions=("extreme",)
     )  # overflows, always
     with pytest.raises(AssertionError, match="never tested"):
-        test_identity(replace(identity, forms=(identity.reference, hopeless)), "float32", "cpu", "eager")
+        gate(replace(identity, forms=(identity.reference, hopeless)), "float32", "cpu", "eager", CI)
