@@ -7,7 +7,6 @@ The pages that say so are current: they have every entry as it is, and what a fe
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import hypothesis
 import pytest
 import test_gate
 
-from equivalences import execute, judge, planted, sensitivity, sweep
+from equivalences import execute, judge, peers, planted, sensitivity, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
 from equivalences.faults import FAULTS
@@ -127,19 +126,13 @@ def test_page_on_sensitivity_says_what_is_measured(name: str, fmt: str) -> None:
         assert markdown.row(pages.sensitivity_row(cell, identity.domain.regions)) in lines("sensitivity.md")
 
 
-def test_peers_leave_the_examples_alone() -> None:
+def test_peers_leave_the_examples_alone(request: pytest.FixtureRequest) -> None:
     # torch.testing._internal.common_utils loads a profile of its own: the gate would go on with 10 examples.
-    code = """
-import sys, hypothesis
-from equivalences import peers, plugin
-before = hypothesis.settings().max_examples
-from equivalences.faults import FAULTS
-peers.verdicts(FAULTS["cross_entropy: label off by one"])
-assert "torch.testing._internal.common_utils" in sys.modules
-assert hypothesis.settings().max_examples == before
-assert hypothesis.settings.get_profile("dev").max_examples == 25
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+    peers.verdicts(FAULTS["cross_entropy: label off by one"])
+    assert "torch.testing._internal.common_utils" in sys.modules
+    assert hypothesis.settings.get_profile("dev").max_examples == 25
+    if asked := request.config.getoption("--hypothesis-profile"):
+        assert hypothesis.settings.get_current_profile_name() == asked
 
 
 def test_a_folder_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
