@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -258,7 +258,11 @@ class Outcome:
     exact: Mapping[str, Array]
     bound: Mapping[str, Array]
     steps: tuple[Step, ...] = ()
-    excess: Step | None = None
+
+    @cached_property
+    def excess(self) -> Step | None:
+        """The first recorded step whose own result lies outside its bound; None if none does."""
+        return next((step for step in self.steps if step.excessive()), None)
 
 
 def canonical(identity: Identity, layout: Layout, rows: int, axes: str, tensor: Tensor) -> Array:
@@ -341,5 +345,4 @@ def run(
         {quantity: laid_back(quantity, shadow.v) for quantity, shadow in shadows.items()},
         {quantity: laid_back(quantity, shadow.e) for quantity, shadow in shadows.items()},
         tuple(tracker.steps),
-        tracker.first_excess() if history else None,
     )

@@ -17,7 +17,7 @@ from equivalences.catalogue import IDENTITIES
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Identity
 from equivalences.rounding import Tracker
-from equivalences.rounding.tracker import Shadow
+from equivalences.rounding.tracker import Shadow, Step
 
 OFF = 2.0**-20  # relative; towards zero, which keeps probabilities and weights what they are
 
@@ -53,3 +53,9 @@ def test_errors_of_the_inputs_are_taken_on(identity: Identity, monkeypatch: pyte
                 with np.errstate(invalid="ignore"):  # inf - inf: there is no bound either
                     within = (np.abs(got - run.exact[quantity]) <= bound) | np.isinf(bound)
                 assert within.all(), f"{quantity} of {form.label}, {np.argwhere(~within)[0]}, on {problem!r}"
+
+
+@pytest.mark.parametrize(("dtype", "excessive"), [(torch.float32, True), (torch.float64, False)])
+def test_a_step_in_float64_is_granted_the_bound_of_its_shadow(dtype: torch.dtype, excessive: bool) -> None:
+    off, exact, bound = (torch.tensor(x).double() for x in (1.5, 0.0, 1.0))
+    assert Step("aten::any", dtype, off, exact, bound).excessive() is excessive

@@ -60,12 +60,20 @@ def rule(*operations: str) -> Callable[[Rule], Rule]:
 
 @dataclass(frozen=True)
 class Step:
-    """One operation as it ran: what came out, what should have, and by how much it might have been off."""
+    """One operation as it ran: what came out (as float64; it was of `dtype`), what should have, and its bound."""
 
     operation: str
+    dtype: torch.dtype
     computed: Tensor
     v: Tensor
     e: Tensor
+
+    def excessive(self) -> bool:
+        """Whether the result lies outside its bound."""
+        # In float64 the shadow value is no better than the computed one: grant it the same bound again.
+        slack = self.e * 2 if self.dtype == torch.float64 else self.e
+        within = ((self.computed - self.v).abs() <= slack) | slack.isinf()
+        return not bool(within.all())  # a nan is not within
 
 
 class Call:
@@ -301,16 +309,5 @@ class Tracker(TorchDispatchMode):
                 self.write(tensor, shadow)
                 if self.history:
                     kept = self.shadow(tensor)
-                    self.steps.append(
-                        Step(f"aten::{name}", tensor.detach().to("cpu", torch.float64, copy=True), kept.v, kept.e)
-                    )
-
-    def first_excess(self) -> Step | None:
-        """The first recorded step whose own result lies outside its bound; None if none does (needs `history`)."""
-        for step in self.steps:
-            # In float64 the shadow value is no better than the computed one: grant it the same bound again.
-            slack = step.e * 2 if step.computed.dtype == torch.float64 else step.e
-            within = ((step.computed - step.v).abs() <= slack) | slack.isinf()
-            if not bool(within.all()):  # a nan is not within
-                return step
-        return None
+                    computed = tensor.detach().to("cpu", torch.float64, copy=True)
+                    self.steps.append(Step(f"aten::{name}", tensor.dtype, computed, kept.v, kept.e))
