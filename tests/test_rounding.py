@@ -59,3 +59,9 @@ def test_errors_of_the_inputs_are_taken_on(identity: Identity, monkeypatch: pyte
 def test_a_step_in_float64_is_granted_the_bound_of_its_shadow(dtype: torch.dtype, excessive: bool) -> None:
     off, exact, bound = (torch.tensor(x).double() for x in (1.5, 0.0, 1.0))
     assert Step("aten::any", dtype, off, exact, bound).excessive() is excessive
+
+
+def test_shapes_without_numbers_are_no_steps() -> None:
+    with Tracker(history=True) as tracker:
+        torch.empty(3, device="meta") + 1
+    assert not tracker.steps

@@ -278,6 +278,8 @@ class Tracker(TorchDispatchMode):
         if namespace == "profiler":
             return
         results = _tensors(out)
+        if results and results[0].is_meta:
+            return  # no numbers: forward mode tries the shapes of a decomposition out before it first uses it
         inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))] if kwargs else _tensors(args)
         if not mutates and results and name != "lift_fresh":  # a new constant is a view of nothing declared
             known = [t.untyped_storage()._cdata for t in inputs]
