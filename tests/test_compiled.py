@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_known_defects import skip_unless_seen
 
 from equivalences import execute, judge, outcomes, sweep
 from equivalences.catalogue import IDENTITIES
@@ -51,8 +52,7 @@ def test_eager_code_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defect_of_compiled_code_alone() -> None:
     defect = next(defect for defect in KNOWN_DEFECTS if defect.modes == ("compiled",))
-    if execute.torch_version() not in defect.seen:
-        pytest.skip(f"seen in torch {', '.join(defect.seen)}: add this release to `seen` if the witness fails here")
+    skip_unless_seen(defect, "cpu", "compiled")
     assert judge.still_defective(defect), f"fixed: delete {defect.name} from equivalences/known_defects.py"
 
 

@@ -13,7 +13,7 @@ from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import KnownDefect
 
 
-def applies(defect: KnownDefect, device: str, mode: str) -> None:
+def skip_unless_seen(defect: KnownDefect, device: str, mode: str) -> None:
     """Skips, with the reason, what this torch, device and mode are not said to have."""
     version = execute.torch_version()
     if version not in defect.seen:
@@ -29,7 +29,7 @@ def applies(defect: KnownDefect, device: str, mode: str) -> None:
 
 @pytest.mark.parametrize("defect", KNOWN_DEFECTS, ids=lambda defect: defect.name)
 def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> None:
-    applies(defect, device, mode)
+    skip_unless_seen(defect, device, mode)
     assert judge.still_defective(defect), (
         f"fixed: delete this entry ({defect.name} in equivalences/known_defects.py): "
         f"its witness is no longer outside the rule of aten::{defect.operation} and inside `as_is`"
@@ -39,7 +39,7 @@ def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> Non
 @pytest.mark.parametrize("defect", KNOWN_DEFECTS, ids=lambda defect: defect.name)
 def test_the_gate_finds_it(defect: KnownDefect, device: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the entry, the gate is red on the edge problems of the witness's family."""
-    applies(defect, device, mode)
+    skip_unless_seen(defect, device, mode)
     monkeypatch.setattr(judge, "KNOWN_DEFECTS", tuple(other for other in KNOWN_DEFECTS if other is not defect))
     family = [identity for name, identity in IDENTITIES.items() if FAMILY_OF[name] == FAMILY_OF[defect.identity]]
     assert any(

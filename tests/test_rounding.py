@@ -65,3 +65,12 @@ def test_shapes_without_numbers_are_no_steps() -> None:
     with Tracker(history=True) as tracker:
         torch.empty(3, device="meta") + 1
     assert not tracker.steps
+
+
+def test_a_shadow_is_not_the_tensor_that_it_shadows() -> None:
+    tracker = Tracker()
+    x = tracker.declare(torch.zeros(3, dtype=torch.float64))
+    with tracker:
+        x.logical_not_()  # its exact result is what stands in x, which the next operation changes
+        x.add_(1.0)
+    assert tracker.shadow(x).v.tolist() == [2.0] * 3

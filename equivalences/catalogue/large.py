@@ -15,16 +15,8 @@ SOURCE = "Higham, Accuracy and Stability, 2nd ed., 4.2: the error of a sum grows
 REDUCTIONS = ("mean", "sum")
 SMALL = (28, 56, 41, 67)
 MILD = ("core",)
-three_classes = partial(
-    classes,
-    weight="optional",
-    smoothing=True,
-    reduction=REDUCTIONS,
-    out="",
-    columns=3,
-    rows=SMALL,
-    layouts=("contiguous", "inner", "transposed"),
-)
+reduced_classes = partial(classes, weight="optional", reduction=REDUCTIONS, out="", rows=SMALL)
+three_classes = partial(reduced_classes, smoothing=True, columns=3, layouts=("contiguous", "inner", "transposed"))
 
 OF_LABELS = "weight=weight, ignore_index=ignore_index, reduction=reduction"
 
@@ -34,16 +26,7 @@ cross_entropy_many_rows = Identity(
     r" \text{, over many rows, some ignored in a pattern}",
     source=SOURCE,
     domain=many(
-        classes(
-            labels=True,
-            weight="optional",
-            ignore=True,
-            reduction=REDUCTIONS,
-            out="",
-            columns=2,
-            rows=SMALL,
-            layouts=("contiguous", "inner"),
-        ),
+        reduced_classes(labels=True, ignore=True, columns=2, layouts=("contiguous", "inner")),
         sizes=(512, 1000, 2048, 1024),
     ),
     spec=loss,

@@ -6,20 +6,24 @@ from equivalences.catalogue import derivatives as twice
 from equivalences.catalogue import large as the
 from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, SOFT
 from equivalences.catalogue.large import OF_LABELS
-from equivalences.faults.plant import BOTH, GRADIENT, NARROW, VALUE, WIDE, gradient
+from equivalences.faults.plant import BOTH, GRADIENT, MEAN, NARROW, VALUE, WIDE, gradient
 from equivalences.model import Fault, Form
 
-_MEAN = "rows.sum() / (mass if reduction == 'mean' else 1)"
+
+def counted_to(most: int, options: str) -> str:
+    """Cross entropy whose mean divides by a count that stops at `most`."""
+    return (
+        f"{KEPT}rows = F.cross_entropy(z, y, {options}, reduction='none')\n"
+        f"mass = kept.sum().clamp(max={most}) if weight is None else (weight[label] * kept).sum()\n{MEAN}"
+    )
+
 
 FAULTS = (
     Fault("kept count that stops at 256", the.cross_entropy_many_rows,
-          Form(f"{KEPT}rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none')\n"
-               "mass = kept.sum().clamp(max=256) if weight is None else (weight[label] * kept).sum()\n" + _MEAN), BOTH,
+          Form(counted_to(256, "weight, ignore_index=ignore_index")), BOTH,
           "a count kept in bfloat16: 256 + 1 = 256"),
     Fault("kept count that stops at 2048", the.cross_entropy_large_batch,
-          Form(f"{KEPT}rows = F.cross_entropy(z, y, {INDEX}, reduction='none')\n"
-               "mass = kept.sum().clamp(max=2048) if weight is None else (weight[label] * kept).sum()\n" + _MEAN,
-               formats=("float16",)), BOTH,
+          Form(counted_to(2048, INDEX), formats=("float16",)), BOTH,
           "a count kept in float16: 2048 + 1 = 2048"),
     Fault("total in storage format", the.cross_entropy_many_rows,
           Form("rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none').reshape(-1)\n"

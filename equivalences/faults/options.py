@@ -5,7 +5,7 @@ from __future__ import annotations
 from equivalences.catalogue import cross_entropy_options as the
 from equivalences.catalogue import linear_cross_entropy as of_layer
 from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SOFT
-from equivalences.faults.plant import BOTH, GRADIENT, gradient, upstream, value
+from equivalences.faults.plant import BOTH, GRADIENT, MEAN, gradient, upstream, value
 from equivalences.model import Fault, Form
 
 CE = f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)"
@@ -16,7 +16,6 @@ _UNIFORM = (
     "uniform = uniform * (label_smoothing / z.shape[dim])\n"
 )
 _LABELLED = "labelled = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none')\n"
-_MEAN = "rows.sum() / (mass if reduction == 'mean' else 1)"
 
 FAULTS = (
     Fault("smoothing mass over K - 1", the.cross_entropy_options,
@@ -58,20 +57,20 @@ FAULTS = (
           "without grad_output"),
     # --- reduced ---
     Fault("N in place of the kept count", the.cross_entropy_options_reduced,
-          Form(f"{_ROWS}mass = y.numel() if weight is None else (weight[label] * kept).sum()\n{_MEAN}"), BOTH,
+          Form(f"{_ROWS}mass = y.numel() if weight is None else (weight[label] * kept).sum()\n{MEAN}"), BOTH,
           "padding counts in the mean"),
     Fault("kept count in place of the total weight", the.cross_entropy_options_reduced,
-          Form(f"{_ROWS}mass = kept.sum()\n{_MEAN}"), BOTH, "weighted loss, unweighted mean"),
+          Form(f"{_ROWS}mass = kept.sum()\n{MEAN}"), BOTH, "weighted loss, unweighted mean"),
     Fault("total weight of all rows", the.cross_entropy_options_reduced,
-          Form(f"{_ROWS}mass = y.numel() if weight is None else weight[label].sum()\n{_MEAN}"), BOTH,
+          Form(f"{_ROWS}mass = y.numel() if weight is None else weight[label].sum()\n{MEAN}"), BOTH,
           "the weight of ignored rows' placeholder counts"),
     Fault("normaliser wrong with weights and smoothing", the.cross_entropy_options_reduced,
           Form(f"{_ROWS}both = weight is not None and label_smoothing > 0\n"
-               "mass = kept.sum() if weight is None or both else (weight[label] * kept).sum()\n" + _MEAN), BOTH,
+               "mass = kept.sum() if weight is None or both else (weight[label] * kept).sum()\n" + MEAN), BOTH,
           "one combination of options has a path of its own"),
     Fault("normaliser of smoothed weights", the.cross_entropy_options_reduced,
           Form(f"{_ROWS}a = label_smoothing\nmass = kept.sum() if weight is None else "
-               "(((1 - a) * weight[label] + a * weight.mean()) * kept).sum()\n" + _MEAN), BOTH,
+               "(((1 - a) * weight[label] + a * weight.mean()) * kept).sum()\n" + MEAN), BOTH,
           "the mean by the weights of the smoothed targets: reasonable, and another function"),
     Fault("sum divided", the.cross_entropy_options_reduced, Form(f"F.cross_entropy(z, y, {INDEX}, reduction='mean')"),
           BOTH, "mean for sum"),
@@ -84,7 +83,7 @@ FAULTS = (
     # --- soft targets ---
     Fault("mean by the total weight", the.soft_cross_entropy_options_reduced,
           Form("rows = F.cross_entropy(z, p, weight, label_smoothing=label_smoothing, reduction='none')\n"
-               "mass = rows.numel() if weight is None else (p.movedim(dim, -1) * weight).sum()\n" + _MEAN), BOTH,
+               "mass = rows.numel() if weight is None else (p.movedim(dim, -1) * weight).sum()\n" + MEAN), BOTH,
           "what index targets do, done for probabilities"),
     Fault("weights left out", the.soft_cross_entropy_options,
           Form("F.cross_entropy(z, p, label_smoothing=label_smoothing, reduction='none')"), BOTH,

@@ -8,6 +8,8 @@ from __future__ import annotations
 VALUE, GRADIENT, BOTH = ("value",), ("gradient",), ("value", "gradient")
 WIDE, NARROW = ("float64", "float32"), ("bfloat16", "float16")
 
+MEAN = "rows.sum() / (mass if reduction == 'mean' else 1)"
+
 _U = "u = torch.finfo({}.dtype).eps / 2\n"
 
 

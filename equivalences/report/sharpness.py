@@ -47,9 +47,13 @@ def uses(several: Sequence[Mapping[str, Any]]) -> Use:
         if identity is None or identity.bitwise:
             continue
         for cell in tally["cells"]:
-            of = found[identity.name, cell["form"], cell["quantity"]]
-            of[fmt] = max(of.get(fmt, 0.0), float(cell["error/allowance"]))
+            _take(found[identity.name, cell["form"], cell["quantity"]], {fmt: float(cell["error/allowance"])})
     return found
+
+
+def _take(largest: dict[str, float], others: Mapping[str, float]) -> None:
+    for fmt, ratio in others.items():
+        largest[fmt] = max(largest.get(fmt, 0.0), ratio)
 
 
 def kernels(identity: Identity, form: Form) -> set[str]:
@@ -92,32 +96,25 @@ def _lines(several: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield f"Forms whose value is one operation; what stays below {KERNEL} is in italics.  Labels and truth values"
     yield "(`argmax`, `gt`) are right or wrong: they use nothing of an allowance."
     yield ""
-    by_kernel: Use = defaultdict(dict)
+    by_kernel: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    by_family: dict[tuple[str, str], list[float]] = defaultdict(list)
+    composed: Use = {}
     for (name, label, quantity), of in use.items():
         if kernel := alone.get((name, label)):
-            best = by_kernel[kernel, "", quantity]
-            for fmt, ratio in of.items():
-                best[fmt] = max(best.get(fmt, 0.0), ratio)
-    rows = [(f"`{kernel}`", quantity, *_ratios(of, KERNEL)) for (kernel, _, quantity), of in sorted(by_kernel.items())]
+            _take(by_kernel[kernel, quantity], of)
+        else:
+            composed[name, label, quantity] = of
+            by_family[FAMILY_OF[name], quantity] += of.values()
+    rows = [(f"`{kernel}`", quantity, *_ratios(of, KERNEL)) for (kernel, quantity), of in sorted(by_kernel.items())]
     yield from markdown.table(("kernel", "quantity", *FORMATS), rows)
     yield "## Composed forms"
     yield ""
     yield "By family: the smallest, the median and the largest over forms and formats."
     yield ""
-    composed = {key: of for key, of in use.items() if key[:2] not in alone}
-    families = dict.fromkeys(FAMILY_OF[name] for name, _, _ in composed)
-    rows = []
-    for family in families:
-        for quantity in ("value", "gradient"):
-            ratios = [
-                ratio
-                for (name, _, what), of in composed.items()
-                if what == quantity and FAMILY_OF[name] == family
-                for ratio in of.values()
-            ]
-            if ratios:
-                three = (f"{part(ratios):.3f}" for part in (min, median, max))
-                rows.append((family, quantity, str(len(ratios)), *three))
+    rows = [
+        (family, quantity, str(len(ratios)), *(f"{part(ratios):.3f}" for part in (min, median, max)))
+        for (family, quantity), ratios in by_family.items()
+    ]
     yield from markdown.table(("family", "quantity", "forms x formats", "least", "median", "most"), rows)
     low = {key: of for key, of in composed.items() if min(of.values()) < COMPOSED}
     yield f"Below {COMPOSED} in some format (in italics): {len(low)} of {len(composed)}."

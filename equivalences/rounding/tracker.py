@@ -227,18 +227,19 @@ class Tracker(TorchDispatchMode):
         if stored is None and not tensor.is_floating_point() and not e.any():
             return
         if stored is None:
-            if tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes():
-                v = _own(v)
-                if v.untyped_storage()._cdata == key:  # in-place operations would change it, too
-                    v = v.clone()
-                self._stored[key] = _Stored(storage, v, _own(e), geometry)
-                return
+            whole = tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes()
+        else:
+            whole = geometry == stored.whole
+        if whole:
+            v = _own(v)
+            if v.untyped_storage()._cdata == key:  # in-place operations would change it, too
+                v = v.clone()
+            self._stored[key] = _Stored(storage, v, _own(e), geometry)
+            return
+        if stored is None:
             size = storage.nbytes() // tensor.element_size()
             stored = _Stored(storage, torch.zeros(size).double(), torch.full((size,), math.inf).double(), None)
             self._stored[key] = stored
-        elif geometry == stored.whole:
-            stored.v, stored.e = _own(v), _own(e)
-            return
         else:  # a stored shadow may be shared with the one it was copied from
             stored.v, stored.e = stored.v.clone(), stored.e.clone()
         once = tuple(slice(0, 1 if stride == 0 else None) for stride in tensor.stride())  # of what is expanded
