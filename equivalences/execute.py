@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,11 @@ def layout_code(identity: Identity, problem: Problem, layout: Layout, name: str)
 _NAMES = {"torch": torch, "F": F, "nn": nn, "math": math}
 
 
+@lru_cache(maxsize=4096)
+def _compiled(expression: str) -> CodeType:
+    return compile(expression, "<layout>", "eval")
+
+
 def arguments(
     identity: Identity, problem: Problem, layout: str, device: str = "cpu", fmt: str | None = None
 ) -> dict[str, Any]:
@@ -159,7 +165,7 @@ def arguments(
             tensor = tensor.to(dtype)
         code = layout_code(identity, problem, plan, name)
         with torch.no_grad():
-            laid = tensor.to(device) if code == "x" else eval(code, {"torch": torch, "x": tensor.to(device)})
+            laid = tensor.to(device) if code == "x" else eval(_compiled(code), {"torch": torch, "x": tensor.to(device)})
         taken[name] = laid.detach()
     taken["dim"] = plan.dim
     return taken
@@ -249,14 +255,15 @@ def exists(form: Form) -> bool:
 class Outcome:
     """What one run gave, as float64 arrays in canonical axes: quantity ("value", "gradient z") -> numbers.
 
-    `dtypes` are those of the results themselves; `exact` and `bound` are the running analysis' value and error bound
-    (empty for an untracked run).
+    `dtypes` are those of the results themselves; `exact` and `bound` are the running analysis' value and error bound,
+    `operations` the ATen operations that it followed (empty for an untracked run).
     """
 
     got: Mapping[str, Array]
     dtypes: Mapping[str, torch.dtype]
     exact: Mapping[str, Array]
     bound: Mapping[str, Array]
+    operations: frozenset[str] = frozenset()
     steps: tuple[Step, ...] = ()
 
     @cached_property
@@ -265,8 +272,8 @@ class Outcome:
         return next((step for step in self.steps if step.excessive()), None)
 
 
-def canonical(identity: Identity, layout: Layout, rows: int, axes: str, tensor: Tensor) -> Array:
-    x = tensor.detach().to("cpu", torch.float64)
+def canonical(identity: Identity, layout: Layout, rows: int, axes: str, numbers: Tensor | Array) -> Array:
+    x = torch.as_tensor(numbers).detach().to("cpu", torch.float64)
     if axes == "RC":
         x = layout.back(x, rows)
     elif axes == "R":
@@ -331,8 +338,8 @@ def run(
             results = both()
     axes = {"value": identity.out} | {f"gradient {name}": identity.domain.axes[name] for name in leaves}
 
-    def laid_back(quantity: str, tensor: Tensor) -> Array:
-        return canonical(identity, plan, rows, axes[quantity], tensor)
+    def laid_back(quantity: str, numbers: Tensor | Array) -> Array:
+        return canonical(identity, plan, rows, axes[quantity], numbers)
 
     got = {quantity: laid_back(quantity, tensor) for quantity, tensor in results.items()}
     dtypes = {quantity: tensor.dtype for quantity, tensor in results.items()}
@@ -344,5 +351,6 @@ def run(
         dtypes,
         {quantity: laid_back(quantity, shadow.v) for quantity, shadow in shadows.items()},
         {quantity: laid_back(quantity, shadow.e) for quantity, shadow in shadows.items()},
+        frozenset(tracker.operations),
         tuple(tracker.steps),
     )

@@ -111,7 +111,7 @@ def _as_is(
 ) -> Outcome:
     """A form followed by what known defects say that the kernels really do."""
     as_is = {defect.operation: defect.as_is for defect in defects}
-    return execute.run(identity, form, problem, layout=layout, device=device, as_is=as_is, history=True)
+    return execute.run(identity, form, problem, layout=layout, device=device, as_is=as_is)
 
 
 @lru_cache(maxsize=256)
@@ -276,9 +276,8 @@ def excused(
 
     def excused_by(*some: KnownDefect) -> tuple[Array, list[KnownDefect]]:
         run = _as_is(identity, form, problem, where["layout"], where["device"], some)
-        ran = {step.operation for step in run.steps}
         excused = (verdict == OUTSIDE) & ball.decide(got, run.bound[quantity])[0]
-        return excused, [defect for defect in some if f"aten::{defect.operation}" in ran]
+        return excused, [defect for defect in some if defect.operation in run.operations]
 
     excused, ran = excused_by(*defects)
     if not excused.any():
@@ -327,6 +326,9 @@ class Cell:
     contract_ratio: float = 0.0
 
 
+COUNTS = ("judged", "informative", "bounded", "stable", "known")  # of a cell, from one quantity of one run
+
+
 @dataclass
 class Tally:
     """The sum of many judgements of one identity in one format."""
@@ -352,30 +354,30 @@ class Tally:
             return
         m = judgement
         kind = m.quantity.partition(" ")[0]
-        ratio = np.nan_to_num(m.ratio, nan=0.0)
+        ratio = np.nan_to_num(np.where(m.verdict == INSIDE, m.ratio, 0.0), nan=0.0).ravel()
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            contract = np.nan_to_num(np.where(np.isfinite(m.contract), m.error / m.contract, 0.0), nan=0.0)
+            contract = np.nan_to_num(np.where(np.isfinite(m.contract), m.error / m.contract, 0.0), nan=0.0).ravel()
         stable = (m.error <= m.contract) | np.isinf(m.contract)
-        settled = m.verdict == INSIDE
+        counted = [np.ones(m.got.shape, dtype=bool), m.informative, np.isfinite(m.own), stable, m.verdict == KNOWN]
+        flags = np.stack(counted).reshape(len(COUNTS), -1)
         self.numbers += m.got.size
-        bits = np.where(np.isnan(m.got), np.nan, m.got).tobytes()  # one nan is as good as another
+        got = np.where(np.isnan(m.got), np.nan, m.got).tobytes()  # one nan is as good as another
         self.fingerprints[m.form.label, m.quantity] = zlib.crc32(
-            bits, self.fingerprints.get((m.form.label, m.quantity), 0)
+            got, self.fingerprints.get((m.form.label, m.quantity), 0)
         )
         for defect in m.defects:
             self.defects[defect] = self.defects.get(defect, 0) + int((m.verdict == KNOWN).sum())
+        bits, present = m.region.ravel(), int(np.bitwise_or.reduce(m.region, axis=None))
         for index, region in enumerate(m.identity.domain.regions):
-            here = (m.region >> index & 1).astype(bool)
-            if not here.any():
+            if not present >> index & 1:
                 continue
+            here = (bits & 1 << index).astype(bool)
             cell = self.cells.setdefault((m.form.label, kind, region), Cell())
-            cell.judged += int(here.sum())
-            cell.informative += int((here & m.informative).sum())
-            cell.bounded += int((here & np.isfinite(m.own)).sum())
-            cell.stable += int((here & stable).sum())
-            cell.known += int((here & (m.verdict == KNOWN)).sum())
+            counts = np.count_nonzero(flags & here, axis=1).tolist()
+            for name, count in zip(COUNTS, counts, strict=True):
+                setattr(cell, name, getattr(cell, name) + count)
             cell.contract_ratio = max(cell.contract_ratio, float(np.max(contract, where=here, initial=0.0)))
-            top = float(np.max(ratio, where=here & settled, initial=0.0))
+            top = float(np.max(ratio, where=here, initial=0.0))
             cell.ratio = max(cell.ratio, top)
             if top > self.worst[kind].ratio:
                 self.worst[kind] = Worst(top, m.form.label, region, m.problem)

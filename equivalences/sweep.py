@@ -166,7 +166,7 @@ def merge(into: Tally, other: Tally) -> None:
         into.fingerprints[of] = zlib.crc32(fingerprint.to_bytes(4, "big"), into.fingerprints.get(of, 0))
     for key, cell in other.cells.items():
         mine = into.cells.setdefault(key, judge.Cell())
-        for each in ("judged", "informative", "bounded", "stable", "known"):
+        for each in judge.COUNTS:
             setattr(mine, each, getattr(mine, each) + getattr(cell, each))
         for most in ("ratio", "contract_ratio"):
             setattr(mine, most, max(getattr(mine, most), getattr(cell, most)))

@@ -7,6 +7,9 @@ told by how much: its results must still lie within their bounds.
 
 from __future__ import annotations
 
+import math
+
+import flint
 import numpy as np
 import pytest
 import torch
@@ -14,9 +17,11 @@ from torch import Tensor
 
 from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
+from equivalences.formats import FORMATS
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Identity
-from equivalences.rounding import Tracker
+from equivalences.rounding import Tracker, assumptions
+from equivalences.rounding.arrays import add_up, numbers
 from equivalences.rounding.tracker import Shadow, Step
 
 OFF = 2.0**-20  # relative; towards zero, which keeps probabilities and weights what they are
@@ -31,7 +36,7 @@ def _declare_a_lie(tracker: Tracker, tensor: Tensor) -> Tensor:
         if tensor.requires_grad:  # targets may have to be 0 or 1
             pattern = torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape) % 3 / 2
             tensor.copy_(exact * (1 - OFF * pattern))
-        tracker.write(tensor, Shadow(exact, (tensor.detach() - exact).abs()))
+        tracker.write(tensor, Shadow(numbers(exact), abs(numbers(tensor) - numbers(exact))))
     return tensor
 
 
@@ -57,7 +62,7 @@ def test_errors_of_the_inputs_are_taken_on(identity: Identity, monkeypatch: pyte
 
 @pytest.mark.parametrize(("dtype", "excessive"), [(torch.float32, True), (torch.float64, False)])
 def test_a_step_in_float64_is_granted_the_bound_of_its_shadow(dtype: torch.dtype, excessive: bool) -> None:
-    off, exact, bound = (torch.tensor(x).double() for x in (1.5, 0.0, 1.0))
+    off, exact, bound = map(np.array, (1.5, 0.0, 1.0))
     assert Step("aten::any", dtype, off, exact, bound).excessive() is excessive
 
 
@@ -74,3 +79,26 @@ def test_a_shadow_is_not_the_tensor_that_it_shadows() -> None:
         x.logical_not_()  # its exact result is what stands in x, which the next operation changes
         x.add_(1.0)
     assert tracker.shadow(x).v.tolist() == [2.0] * 3
+
+
+@pytest.mark.parametrize("name", ["exp", "expm1", "log", "log1p", "tanh", "sqrt"])
+def test_the_analysis_computes_as_well_as_it_expects_of_a_kernel(name: str) -> None:
+    draw = np.random.default_rng(0).uniform
+    x = np.concatenate([draw(-30, 30, 1000), draw(-1, 1, 1000), 10 ** draw(-300, 2, 1000), -(10 ** draw(-20, 0, 1000))])
+    x = x[x > {"log": 0, "sqrt": 0, "log1p": -1}.get(name, -np.inf)]
+    computed = getattr(np, name)(x)
+    allowed = assumptions("cpu").relative(name, FORMATS["float64"].u)
+    with flint.ctx.workprec(200):
+        ideal = [getattr(flint.arb(a), name)() for a in x.tolist()]
+        worst = max(float(abs(flint.arb(y) / t - 1)) for y, t in zip(computed.tolist(), ideal, strict=True))
+    assert 0.1 * allowed < worst <= allowed
+
+
+@pytest.mark.parametrize("dims", [[0], [1], [0, 1], None])
+def test_sums_of_the_analysis_are_pairwise_along_every_dimension(dims: list[int] | None) -> None:
+    n, u = 2**16, FORMATS["float64"].u
+    x = np.full((n, 3) if dims == [0] else (3, n), 0.1)
+    x = np.asfortranarray(x) if dims is None else x
+    terms = n if dims in ([0], [1]) else 3 * n
+    allowed = assumptions("cpu").at_sum_height(terms, threads=1) * u * terms * 0.1
+    assert (abs(add_up(x, dims) - math.fsum([0.1] * terms)) <= allowed).all()

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from equivalences import formats
+from equivalences.model import Array
 from equivalences.report import plain
 from equivalences.rounding import RULES, Call, Shadow, Tracker
+from equivalences.rounding.arrays import numbers, spread, sure
 from equivalences.rounding.tracker import Rule
 
 Rules = Mapping[str, Rule]
@@ -151,7 +153,7 @@ def audit(
         if wanted is None:
             wanted = max(
                 ((name, _worst(shadow)) for name, shadow in shadows.items()),
-                key=lambda at: _relative(shadows[at[0]])[at[1]].item(),
+                key=lambda at: float(_relative(shadows[at[0]])[at[1]]),
             )
             found.update(results=results, shadows=shadows)
         return float(shadows[wanted[0]].e[wanted[1]])
@@ -177,7 +179,7 @@ class _Seen:
     number: int
     phase: str
     name: str
-    computed: Tensor
+    computed: Array
     shadow: Shadow
     before: float
 
@@ -197,7 +199,7 @@ class Watch:
 
     def _call(self, rule: Rule, call: Call) -> Any:
         number, self.calls = self.calls, self.calls + 1
-        before = max((_relative(call.shadow(x)).max().item() for x in _operands(call)), default=0.0)
+        before = max((float(_relative(call.shadow(x)).max()) for x in _operands(call)), default=0.0)
         exact = self.only is not None and number != self.only
         if exact and hasattr(call, "format"):
             call.format, call.arithmetic = (replace(f, precision=ENDLESS) for f in (call.format, call.arithmetic))
@@ -206,22 +208,19 @@ class Watch:
         else:
             shadows = rule(call)
         if call.name == "lift_fresh":
-            self.constants.append(call.out.detach().to("cpu", torch.float64).numpy().tobytes())
+            self.constants.append(numbers(call.out).tobytes())
         first = shadows[0] if isinstance(shadows, list) else shadows
         out = next((x for x in _flat(call.out) if x.is_floating_point()), None)
         if not isinstance(first, Shadow) or out is None or not out.numel():
             return shadows
-        v = first.v.expand(out.shape)
-        e = (first.e.expand(out.shape) + (v - v)).nan_to_num(nan=math.inf, posinf=math.inf)
+        v, e = spread(first.v, out.shape), spread(sure(*first), out.shape)
         phase = "backward" if torch._C._current_graph_task_id() >= 0 else "forward"
-        computed = out.detach().to("cpu", torch.float64, copy=True)
-        if out.dtype == torch.float64:
-            computed.fill_(math.nan)  # the shadow is no better
+        computed = np.full(out.shape, math.nan) if out.dtype == torch.float64 else numbers(out)  # no better than v
         self.seen.append(_Seen(number, phase, call.name, computed, Shadow(v, e), before))
         if number == self.only and self.entries:
-            inside = torch.zeros(out.numel(), dtype=torch.bool)
+            inside = np.zeros(out.numel(), dtype=bool)
             inside[slice(*self.entries)] = True
-            part = Shadow(first.v, e.masked_fill(~inside.reshape(out.shape), 0.0))
+            part = Shadow(v, np.where(inside.reshape(out.shape), e, 0.0))
             return [part, *shadows[1:]] if isinstance(shadows, list) else part
         return shadows
 
@@ -246,7 +245,7 @@ def follow(bound: Callable[[Rules], float]) -> tuple[tuple[Operation, ...], floa
 
 def _through(seen: _Seen, bound: Callable[[Rules], float]) -> tuple[int, ...]:
     """The entry of a result through which most of its rounding reaches the audited number, by bisection."""
-    low, high = 0, seen.computed.numel()
+    low, high = 0, seen.computed.size
     while high - low > 1:
         middle = (low + high) // 2
         halves = [(low, middle), (middle, high)]
@@ -318,22 +317,24 @@ def _operands(call: Call) -> list[Tensor]:
     return [x for x in _flat([*args, *named]) if x.is_floating_point() and x.numel()]
 
 
-def _relative(shadow: Shadow) -> Tensor:
+def _relative(shadow: Shadow) -> Array:
     """The bound relative to the value, entry by entry; a value of 0 counts as the largest beside it."""
-    e, size = shadow.e.expand(shadow.v.shape), shadow.v.abs()
-    size = torch.where(size == 0, size.max() if size.numel() else size, size)
-    return torch.where(e == 0, 0.0, e / size).nan_to_num(nan=math.inf, posinf=math.inf)
+    e, size = spread(shadow.e, shadow.v.shape), abs(shadow.v)
+    size = np.where(size == 0, size.max() if size.size else size, size)
+    with np.errstate(all="ignore"):
+        ratio = np.where(e == 0, 0.0, e / size)
+    return np.where(np.isnan(ratio), math.inf, ratio)
 
 
 def _worst(shadow: Shadow) -> tuple[int, ...]:
     """Where a result is least certain relative to its size; among equals, where its bound is largest."""
-    ratio, e = _relative(shadow).flatten(), shadow.e.expand(shadow.v.shape).flatten()
-    place = int(torch.where(ratio == ratio.max(), e, -1.0).argmax())
+    ratio, e = _relative(shadow), spread(shadow.e, shadow.v.shape)
+    place = int(np.where(ratio == ratio.max(), e, -1.0).argmax())
     return _place(place, shadow.v.shape)
 
 
-def _place(flat: int, shape: torch.Size) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unravel_index(flat, tuple(shape)))
+def _place(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(flat, shape))
 
 
 def eager(fn: Callable[..., Any]) -> Callable[..., Any]:

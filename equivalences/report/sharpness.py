@@ -63,8 +63,7 @@ def kernels(identity: Identity, form: Form) -> set[str]:
     problem = next(p for p in identity.domain.edges(fmt) if execute.applies(identity, p, layout))
     if identity.wrt:  # the value alone
         problem = Problem(problem.format, {name: item for name, item in problem.items.items() if name != "g"})
-    run = execute.run(identity, form, problem, layout=layout, history=True)
-    names = {step.operation.removeprefix("aten::") for step in run.steps}
+    names = execute.run(identity, form, problem, layout=layout).operations
     return {name for name in names if name not in RULES or not RULES[name].__module__.endswith("movement")}
 
 

@@ -9,46 +9,48 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from equivalences import formats
 from equivalences.formats import Format
+from equivalences.model import Array
+from equivalences.rounding.arrays import NOTHING, as_array, doubtful, held, numbers, unbounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 
-def rounded(call: Call, v: Tensor, e: Tensor, roundings: float = 1.0, underflow: bool = True) -> Shadow:
+def rounded(call: Call, v: Array, e: Array, roundings: float = 1.0, underflow: bool = True) -> Shadow:
     """A result `v`, off by `e` before rounding, after `roundings` relative roundings in the kernel's arithmetic.
 
     16-bit results get one more, into their storage.  Results that might overflow have no bound.  `underflow`: the
     operation is inexact among subnormals too (sums and differences are not).
     """
     inner, stored = call.arithmetic, call.format
-    size = v.abs()
-    e = torch.add(e, size + e, alpha=roundings * inner.u)
+    size = abs(v)
+    e = e + roundings * inner.u * (size + e)
     if underflow:
         e = e + inner.eta
     if stored.precision != inner.precision:
-        e = torch.add(e, size + e, alpha=stored.u) + stored.eta / 2
-    return Shadow(v, e.masked_fill(size + e > stored.max, math.inf))
+        e = e + stored.u * (size + e) + stored.eta / 2
+    return Shadow(v, unbounded(e, size + e > stored.max))
 
 
-def exact(v: Tensor, e: Tensor | None = None) -> Shadow:
+def exact(v: Array, e: Array = NOTHING) -> Shadow:
     """A result that the operation does not round."""
-    return Shadow(v, torch.zeros(()).double() if e is None else e)
+    return Shadow(v, e)
 
 
 def product(a: Shadow, b: Shadow) -> Shadow:
     """The product of two shadows, before any rounding: |ab - a'b'| <= |a| e_b + |b| e_a + e_a e_b."""
-    return Shadow(a.v * b.v, a.v.abs() * b.e + b.v.abs() * a.e + a.e * b.e)
+    return Shadow(a.v * b.v, abs(a.v) * b.e + abs(b.v) * a.e + a.e * b.e)
 
 
 def quotient(a: Shadow, b: Shadow) -> Shadow:
     """The quotient of two shadows, before any rounding; no bound where the divisor may vanish."""
     v = a.v / b.v
-    room = b.v.abs() - b.e
-    e = (a.e + v.abs() * b.e) / room
-    return Shadow(v, e.masked_fill(room <= 0, math.inf))
+    room = abs(b.v) - b.e
+    e = (a.e + abs(v) * b.e) / room
+    return Shadow(v, unbounded(e, room <= 0))
 
 
 def _term(call: Call, x: Any, steps: Format) -> Shadow:
@@ -57,8 +59,8 @@ def _term(call: Call, x: Any, steps: Format) -> Shadow:
     if isinstance(x, Tensor):
         if x.dim() > 0 or not x.is_floating_point() or formats.of(x.dtype).precision <= steps.precision:
             return shadow
-        return Shadow(shadow.v, shadow.e + steps.u * (shadow.v.abs() + shadow.e) + steps.eta / 2)
-    return Shadow(shadow.v, shadow.e + abs(float(torch.tensor(float(x), dtype=steps.dtype)) - float(x)))
+        return Shadow(shadow.v, shadow.e + steps.u * (abs(shadow.v) + shadow.e) + steps.eta / 2)
+    return Shadow(shadow.v, shadow.e + abs(held(float(x), steps.dtype) - float(x)))
 
 
 def _sum(call: Call, left: Any, right: Any, alpha: Any) -> Shadow:
@@ -73,7 +75,7 @@ def _sum(call: Call, left: Any, right: Any, alpha: Any) -> Shadow:
         b = Shadow(float(alpha) * b.v, b.e)
     elif alpha:
         v, e = product(b, _term(call, alpha, steps))
-        b = Shadow(v, e + steps.u * (v.abs() + e) + steps.eta)
+        b = Shadow(v, e + steps.u * (abs(v) + e) + steps.eta)
     else:
         b = exact(0 * b.v)
     return rounded(call, a.v + b.v, a.e + b.e, underflow=False)
@@ -102,8 +104,8 @@ def _mul(call: Call) -> Shadow:
     x, y = call.shadow(a), call.shadow(b)
     v, e = rounded(call, *product(x, y))
     if (v == 0).any():  # a product with an exact zero is one
-        none = ((x.v == 0) & (x.e == 0) & y.e.isfinite()) | ((y.v == 0) & (y.e == 0) & x.e.isfinite())
-        e = e.masked_fill(none, 0.0)
+        none = ((x.v == 0) & (x.e == 0) & np.isfinite(y.e)) | ((y.v == 0) & (y.e == 0) & np.isfinite(x.e))
+        e = np.where(none, 0.0, e)
     return Shadow(v, e)
 
 
@@ -116,15 +118,15 @@ def _div(call: Call) -> Shadow:
 
 @rule("reciprocal")
 def _reciprocal(call: Call) -> Shadow:
-    return rounded(call, *quotient(exact(torch.ones(()).double()), call.shadow(call.args[0])))
+    return rounded(call, *quotient(exact(np.array(1.0)), call.shadow(call.args[0])))
 
 
 @rule("remainder")
 def _remainder(call: Call) -> Shadow:
     # a step function of both operands: bounded for exact ones only
     a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
-    e = torch.where((a.e > 0) | (b.e > 0), math.inf, 0.0).double()
-    return rounded(call, torch.remainder(a.v, b.v), e, underflow=False)
+    e = doubtful((a.e > 0) | (b.e > 0))
+    return rounded(call, np.remainder(a.v, b.v), e, underflow=False)
 
 
 def _negated(a: Shadow) -> Shadow:
@@ -139,13 +141,13 @@ def _neg(call: Call) -> Shadow:
 @rule("abs")
 def _abs(call: Call) -> Shadow:
     a = call.shadow(call.args[0])
-    return Shadow(a.v.abs(), a.e)
+    return Shadow(abs(a.v), a.e)
 
 
 @rule("sgn", "sign")
 def _sign(call: Call) -> Shadow:
     a = call.shadow(call.args[0])
-    return Shadow(a.v.sign(), torch.where((a.v.abs() <= a.e) & (a.e > 0), math.inf, 0.0).double())
+    return Shadow(np.sign(a.v), doubtful((abs(a.v) <= a.e) & (a.e > 0)))
 
 
 @rule("addcmul")
@@ -153,8 +155,8 @@ def _addcmul(call: Call) -> Shadow:
     # a + value b c, in any order: what the first product loses by underflow is multiplied once more
     a, b, c = (call.shadow(x) for x in call.args[:3])
     bc = product(product(b, c), call.shadow(call.kwargs.get("value", 1)))
-    scale = 1 + torch.maximum(b.v.abs() + b.e, c.v.abs() + c.e)
-    e = a.e + bc.e + 2 * call.arithmetic.u * (bc.v.abs() + bc.e) + call.arithmetic.eta * scale
+    scale = 1 + np.maximum(abs(b.v) + b.e, abs(c.v) + c.e)
+    e = a.e + bc.e + 2 * call.arithmetic.u * (abs(bc.v) + bc.e) + call.arithmetic.eta * scale
     return rounded(call, a.v + bc.v, e, underflow=False)
 
 
@@ -163,8 +165,8 @@ def _addcdiv(call: Call) -> Shadow:
     # a + (value b) / c (PointwiseOpsKernel.cpp): what the product loses by underflow is divided by c
     a, b, c = (call.shadow(x) for x in call.args[:3])
     bc = quotient(product(call.shadow(call.kwargs.get("value", 1)), b), c)
-    room = (c.v.abs() - c.e).clamp_min(0.0)
-    e = a.e + bc.e + 2 * call.arithmetic.u * (bc.v.abs() + bc.e) + call.arithmetic.eta * (1 + 1 / room)
+    room = np.maximum(abs(c.v) - c.e, 0.0)
+    e = a.e + bc.e + 2 * call.arithmetic.u * (abs(bc.v) + bc.e) + call.arithmetic.eta * (1 + 1 / room)
     return rounded(call, a.v + bc.v, e, underflow=False)
 
 
@@ -172,11 +174,11 @@ def lerp(call: Call, a: Shadow, b: Shadow, w: Shadow) -> Shadow:
     """a + w (b - a) if |w| < 1/2, else b - (b - a)(1 - w) (Lerp.h)."""
     gap = Shadow(b.v - a.v, a.e + b.e)
     u = call.arithmetic.u
-    gap = Shadow(gap.v, gap.e + u * (gap.v.abs() + gap.e))
-    low = w.v.abs() < 0.5
-    step = product(gap, Shadow(torch.where(low, w.v, 1 - w.v), w.e + torch.where(low, 0.0, u * (1 - w.v).abs())))
-    base = torch.where(low, a.e, b.e)
-    e = base + step.e + u * (step.v.abs() + step.e) + call.arithmetic.eta
+    gap = Shadow(gap.v, gap.e + u * (abs(gap.v) + gap.e))
+    low = abs(w.v) < 0.5
+    step = product(gap, Shadow(np.where(low, w.v, 1 - w.v), w.e + np.where(low, 0.0, u * abs(1 - w.v))))
+    base = np.where(low, a.e, b.e)
+    e = base + step.e + u * (abs(step.v) + step.e) + call.arithmetic.eta
     return rounded(call, a.v + w.v * (b.v - a.v), e, underflow=False)
 
 
@@ -193,11 +195,11 @@ def matrix_product(call: Call, a: Shadow, b: Shadow, bias: Shadow | None = None)
     inner = call.arithmetic
     n = a.v.shape[-1] + (bias is not None)
     gamma = n * inner.u / (1 - n * inner.u)
-    size = (a.v.abs() + a.e) @ (b.v.abs() + b.e)
+    size = (abs(a.v) + a.e) @ (abs(b.v) + b.e)
     v = a.v @ b.v
-    e = a.v.abs() @ b.e + a.e @ b.v.abs() + a.e @ b.e
+    e = abs(a.v) @ b.e + a.e @ abs(b.v) + a.e @ b.e
     if bias is not None:
-        v, e, size = v + bias.v, e + bias.e, size + bias.v.abs() + bias.e
+        v, e, size = v + bias.v, e + bias.e, size + abs(bias.v) + bias.e
     return rounded(call, v, e + gamma * size + n * inner.eta, roundings=0.0, underflow=False)
 
 
@@ -218,35 +220,34 @@ def _addmm(call: Call) -> Shadow:
 # --- comparisons and selections --------------------------------------------------------------------------------
 
 
-def _undecided(a: Shadow, b: Shadow) -> Tensor:
+def _undecided(a: Shadow, b: Shadow) -> Array:
     """inf where rounding may have decided a comparison, else 0: equal exact operands compare as they should."""
     reach = a.e + b.e
-    return torch.where((reach > 0) & ((a.v - b.v).abs() <= reach), math.inf, 0.0).double()
+    return doubtful((reach > 0) & (abs(a.v - b.v) <= reach))
 
 
 @rule("eq", "ne", "gt", "ge", "lt", "le")
 def _compare(call: Call) -> Shadow:
     a, b = (_operand(call, x) for x in call.args[:2])
-    return Shadow(call.out.to("cpu", torch.float64), _undecided(a, b))
+    return Shadow(numbers(call.out), _undecided(a, b))
 
 
 def _operand(call: Call, x: Any) -> Shadow:
     """An operand of a comparison: a Python number is first rounded to the format that it is compared in."""
     if isinstance(x, Tensor):
         return call.tracker.shadow(x)
-    v = torch.tensor(x, dtype=torch.float64)
-    taken = torch.tensor(x, dtype=call.args[0].dtype).double()
-    return Shadow(v, (taken - v).abs().nan_to_num(nan=0.0))
+    off = abs(held(x, call.args[0].dtype) - x)
+    return Shadow(np.array(float(x)), np.array(0.0 if math.isnan(off) else off))
 
 
 @rule("bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "all", "any")
 def _logical(call: Call) -> Shadow:
     # Any undecided operand leaves the result undecided; reductions spread it over the whole result.
     doubt = [call.shadow(x).e for x in call.args[:2] if isinstance(x, Tensor)]
-    worst = doubt[0] if len(doubt) == 1 else torch.maximum(*torch.broadcast_tensors(*doubt))
-    v = call.out.to("cpu", torch.float64)
+    worst = doubt[0] if len(doubt) == 1 else np.maximum(*doubt)
+    v = numbers(call.out)
     if v.shape != worst.shape:
-        worst = worst.max().expand(v.shape) if worst.numel() else torch.zeros(v.shape).double()
+        worst = np.full(v.shape, worst.max() if worst.size else 0.0)
     return Shadow(v, worst)
 
 
@@ -262,20 +263,20 @@ def _where(call: Call) -> Shadow:
     if len(call.args) < 3:
         raise NotImplementedError("where(condition) alone returns positions: no bound")
     condition, a, b = call.shadow(call.args[0]), call.shadow(call.args[1]), call.shadow(call.args[2])
-    mask = call.args[0].cpu()
-    return Shadow(torch.where(mask, a.v, b.v), torch.where(mask, a.e, b.e) + condition.e)
+    mask = as_array(call.args[0])
+    return Shadow(np.where(mask, a.v, b.v), np.where(mask, a.e, b.e) + condition.e)
 
 
 @rule("maximum")
 def _maximum(call: Call) -> Shadow:
     a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
-    return Shadow(torch.maximum(a.v, b.v), torch.maximum(a.e, b.e))
+    return Shadow(np.maximum(a.v, b.v), np.maximum(a.e, b.e))
 
 
 @rule("minimum")
 def _minimum(call: Call) -> Shadow:
     a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
-    return Shadow(torch.minimum(a.v, b.v), torch.maximum(a.e, b.e))
+    return Shadow(np.minimum(a.v, b.v), np.maximum(a.e, b.e))
 
 
 @rule("clamp", "clamp_min", "clamp_max")
@@ -286,11 +287,11 @@ def _clamp(call: Call) -> Shadow:
     if call.name == "clamp_max":
         low, high = None, low
     low, high = call.shadow(-math.inf if low is None else low), call.shadow(math.inf if high is None else high)
-    raised = torch.maximum(a.v, low.v)
+    raised = np.maximum(a.v, low.v)
     # One of the three is selected, and none moves the result by more than itself: only those within reach count.
-    low_reached, high_reached = a.v - a.e <= low.v + low.e, raised + torch.maximum(a.e, low.e) >= high.v - high.e
-    kept = (a.v + a.e >= low.v - low.e) & (a.v - a.e <= high.v + high.e) | ~a.e.isfinite()
-    e = torch.where(kept, a.e, 0.0)
-    e = torch.maximum(e, torch.where(low_reached, low.e, 0.0))
-    e = torch.maximum(e, torch.where(high_reached, high.e, 0.0))
-    return Shadow(torch.minimum(raised, high.v), e)
+    low_reached, high_reached = a.v - a.e <= low.v + low.e, raised + np.maximum(a.e, low.e) >= high.v - high.e
+    kept = (a.v + a.e >= low.v - low.e) & (a.v - a.e <= high.v + high.e) | ~np.isfinite(a.e)
+    e = np.where(kept, a.e, 0.0)
+    e = np.maximum(e, np.where(low_reached, low.e, 0.0))
+    e = np.maximum(e, np.where(high_reached, high.e, 0.0))
+    return Shadow(np.minimum(raised, high.v), e)

@@ -6,15 +6,14 @@ failure, and not the known defect.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from equivalences.rounding.arithmetic import product, rounded
+from equivalences.rounding.arrays import as_array, held, unbounded
 from equivalences.rounding.assumptions import cascade_power
 from equivalences.rounding.elementary import CLOSE, add, logistic, mul, neg, one, sigmoid_kernel
 from equivalences.rounding.fused import log_of_sum, nll_loss
@@ -56,8 +55,8 @@ def clamp_moves_its_input(call: Call) -> Shadow:
     """
     x, clamped = call.shadow(call.args[0]), RULES["clamp"](call)
     bounds = [call.shadow(bound).v for bound in (call.arg(1, "min"), call.arg(2, "max")) if bound is not None]
-    at_bound = sum(((x.v == bound).double() for bound in bounds), torch.zeros_like(x.v))
-    moved = Shadow(x.v, x.e + clamped.e + (clamped.v - x.v).abs() + call.format.eta * at_bound)
+    at_bound = sum((x.v == bound for bound in bounds), np.zeros(x.v.shape))
+    moved = Shadow(x.v, x.e + clamped.e + abs(clamped.v - x.v) + call.format.eta * at_bound)
     call.tracker.write(call.args[0], moved)
     return moved
 
@@ -67,20 +66,20 @@ def bce_backward_with_floor(call: Call) -> Shadow:
     g, x, t = (call.shadow(a) for a in call.args[:3])
     shadow = RULES["binary_cross_entropy_backward"](call)
     assert isinstance(shadow, Shadow)
-    floor = float(torch.tensor(1e-12, dtype=call.format.dtype))
-    ends = [(x.v + e).clamp(0.0, 1.0) for e in (-x.e, x.e)]
-    below = torch.minimum(*(end * (1 - end) for end in ends))
-    gap = torch.maximum(*((end - t.v).abs() for end in ends)) + t.e
+    floor = held(1e-12, call.format.dtype)
+    ends = [np.clip(x.v + e, 0.0, 1.0) for e in (-x.e, x.e)]
+    below = np.minimum(*(end * (1 - end) for end in ends))
+    gap = np.maximum(*(abs(end - t.v) for end in ends)) + t.e
     u = call.format.u
-    reach = (g.v.abs() + g.e) * gap / below.clamp_min(floor) * (1 + 8 * u)
+    reach = (abs(g.v) + g.e) * gap / np.maximum(below, floor) * (1 + 8 * u)
     if call.arg(3, "weight") is not None:
         weight = call.shadow(call.arg(3, "weight"))
-        reach = reach * (weight.v.abs() + weight.e) * (1 + u)
+        reach = reach * (abs(weight.v) + weight.e) * (1 + u)
     if call.arg(4, "reduction", 1) == 1:
-        reach = reach / x.v.numel() * (1 + 2 * u)
-    reach = (shadow.v.abs() + reach) * (1 + CLOSE) + 2 * call.format.eta
-    reach = torch.where(below > 2 * floor, 0.0, reach)
-    return Shadow(shadow.v, torch.maximum(shadow.e, reach))
+        reach = reach / x.v.size * (1 + 2 * u)
+    reach = (abs(shadow.v) + reach) * (1 + CLOSE) + 2 * call.format.eta
+    reach = np.where(below > 2 * floor, 0.0, reach)
+    return Shadow(shadow.v, np.maximum(shadow.e, reach))
 
 
 def fused_ignores_strides(call: Call) -> list[Shadow]:
@@ -92,7 +91,7 @@ def fused_ignores_strides(call: Call) -> list[Shadow]:
         return tree.as_strided((tree.numel(),), (1,), tree.storage_offset())
 
     def now(tensors: list[Tensor]) -> list[Shadow]:
-        return [Shadow(*(part.clone() for part in call.shadow(tensor))) for tensor in tensors]
+        return [call.shadow(tensor) for tensor in tensors]
 
     def write(tensors: list[Tensor], shadows: list[Shadow]) -> None:
         for tensor, shadow in zip(tensors, shadows, strict=True):
@@ -106,7 +105,7 @@ def fused_ignores_strides(call: Call) -> list[Shadow]:
     args = tuple(map(flat, call.args))
     write(args[0], follow(Call(call.tracker, call.name, call.func, args, call.kwargs, args[0])))
     walked = now([*parameters, *state])
-    found = [Shadow(r.v, r.e + w.e + (w.v - r.v).abs() * (1 + CLOSE)) for r, w in zip(right, walked, strict=True)]
+    found = [Shadow(r.v, r.e + w.e + abs(w.v - r.v) * (1 + CLOSE)) for r, w in zip(right, walked, strict=True)]
     write(state, found[len(parameters) :])
     return found[: len(parameters)]
 
@@ -116,18 +115,18 @@ def fused_sgd_skips_blocks(call: Call) -> list[Shadow]:
     before = [call.shadow(parameter) for parameter in call.args[0]]
     found = fused_ignores_strides(call)
     for i, (old, new) in enumerate(zip(before, found, strict=True)):
-        if old.v.numel() >= 8:
-            found[i] = Shadow(new.v, new.e + old.e + (new.v - old.v).abs() * (1 + CLOSE))
+        if old.v.size >= 8:
+            found[i] = Shadow(new.v, new.e + old.e + abs(new.v - old.v) * (1 + CLOSE))
             if call.args[2] and not call.kwargs["is_first_step"]:
                 buffer = call.args[2][i]
-                call.tracker.write(buffer, Shadow(call.shadow(buffer).v, torch.full(buffer.shape, np.inf).double()))
+                call.tracker.write(buffer, Shadow(call.shadow(buffer).v, np.full(buffer.shape, np.inf)))
     return found
 
 
 def _folded_height(call: Call) -> int:
     """Additions on the way of a term where a level is folded at its rows' turn, unless just that row is ignored."""
-    kept = call.args[1].cpu().flatten() != call.args[4]
-    return _height_of_folds(kept.numpy().tobytes(), cascade_power(kept.numel()))
+    kept = as_array(call.args[1]) != call.args[4]
+    return _height_of_folds(kept.tobytes(), cascade_power(kept.size))
 
 
 @lru_cache(maxsize=64)
@@ -156,7 +155,7 @@ def nll_loss_loses_weight(call: Call) -> list[Shadow]:
     loss, total = nll_loss(call, _folded_height(call))
     lost = total.v + total.e > call.format.max
     mean = lost & (call.args[3] == 1)
-    return [Shadow(loss.v, loss.e.masked_fill(mean, math.inf)), Shadow(total.v, total.e.masked_fill(lost, math.inf))]
+    return [Shadow(loss.v, unbounded(loss.e, mean)), Shadow(total.v, unbounded(total.e, lost))]
 
 
 def soft_margin_backward_by_difference(call: Call) -> Shadow:
@@ -169,4 +168,4 @@ def soft_margin_backward_by_difference(call: Call) -> Shadow:
     slope = Shadow(-logistic(-x.v), s.e + call.arithmetic.u * (logistic(-x.v) + s.e))
     mean = call.arg(3, "reduction", 1) == 1
     by_difference = rounded(call, *product(slope, product(t, g)), roundings=4.0)
-    return Shadow(shadow.v, torch.maximum(shadow.e, by_difference.e / (z.v.numel() if mean else 1)))
+    return Shadow(shadow.v, np.maximum(shadow.e, by_difference.e / (z.v.size if mean else 1)))

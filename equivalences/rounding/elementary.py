@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from equivalences.formats import FORMATS
+from equivalences.model import Array
 from equivalences.rounding.arithmetic import exact, product, quotient, rounded
+from equivalences.rounding.arrays import doubtful, unbounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 _LARGE = 700.0  # exp(700) is finite in float64
@@ -23,54 +24,57 @@ _LARGE = 700.0  # exp(700) is finite in float64
 CLOSE, CLOSEST = 16 * FORMATS["float64"].u, 16 * FORMATS["float64"].u ** 2
 
 
-def growth(e: Tensor) -> Tensor:
+def growth(e: Array) -> Array:
     """expm1(e): the largest relative change of exp(x) when x moves by at most e; inf for huge e."""
-    return torch.expm1(e.clamp_max(_LARGE)).masked_fill(e > _LARGE, math.inf)
+    return unbounded(np.expm1(np.minimum(e, _LARGE)), e > _LARGE)
 
 
-def swing(x: Tensor, e: Tensor) -> Tensor:
+def swing(x: Array, e: Array) -> Array:
     """exp(x) (exp(e) - 1): the largest change of exp(x) when x moves by at most e."""
-    return torch.exp(x + e) * -torch.expm1(-e)
+    change: Array = np.exp(x + e) * -np.expm1(-e)
+    return change
 
 
-def logistic(x: Tensor) -> Tensor:
-    """1 / (1 + exp(-x)) to relative accuracy everywhere (torch.sigmoid itself is 0 where exp(-x) overflows)."""
-    small = torch.exp(-x.abs())
-    return torch.where(x < 0, small, 1.0) / (1 + small)
+def logistic(x: Array) -> Array:
+    """1 / (1 + exp(-x)) to relative accuracy everywhere (the formula itself is 0 where exp(-x) overflows)."""
+    small = np.exp(-abs(x))
+    share: Array = np.where(x < 0, small, 1.0) / (1 + small)
+    return share
 
 
-def logistic_moved(x: Shadow) -> Tensor:
+def logistic_moved(x: Shadow) -> Array:
     """How far the error of x moves logistic(x): s(x + d) - s(x) = s r (exp(d) - 1) / (r + s exp(d)), r = 1 - s."""
-    return (swing(-x.v.abs(), x.e) / (1 + torch.exp(-x.v.abs())).square()).clamp_max(1.0)
+    moved: Array = np.minimum(swing(-abs(x.v), x.e) / np.square(1 + np.exp(-abs(x.v))), 1.0)
+    return moved
 
 
-def log_change(ratio: Tensor) -> Tensor:
+def log_change(ratio: Array) -> Array:
     """-log1p(-r): how far log(x) moves when x moves by the part r at most; inf where x may reach zero.
 
-    At least r: torch.log1p itself flushes the smallest float64 to zero.
+    At least r: log1p may flush the smallest float64 to zero.
     """
-    return torch.maximum(-torch.log1p(-ratio), ratio).masked_fill(ratio >= 1, math.inf)
+    return unbounded(np.maximum(-np.log1p(-ratio), ratio), ratio >= 1)
 
 
 def exp(call: Call, x: Shadow) -> Shadow:
     """The exponential, rounded to storage; no bound where it may overflow."""
-    v = torch.exp(x.v)
+    v = np.exp(x.v)
     return rounded(call, v, swing(x.v, x.e), call.assume.relative("exp", 1.0))
 
 
 def log(call: Call, x: Shadow) -> Shadow:
     """The logarithm, rounded to storage; no bound where the argument may be zero."""
-    v = torch.log(x.v)
+    v = np.log(x.v)
     ratio = x.e / x.v
-    moved = log_change(ratio).masked_fill(x.v <= 0, math.inf)
+    moved = unbounded(log_change(ratio), x.v <= 0)
     return rounded(call, v, moved, call.assume.relative("log", 1.0))
 
 
 def log1p(call: Call, x: Shadow) -> Shadow:
     """log(1 + x), rounded to storage; no bound where 1 + x may be zero."""
-    v = torch.log1p(x.v)
+    v = np.log1p(x.v)
     ratio = x.e / (1 + x.v)
-    moved = log_change(ratio).masked_fill(x.v <= -1, math.inf)
+    moved = unbounded(log_change(ratio), x.v <= -1)
     return rounded(call, v, moved, call.assume.relative("log1p", 1.0))
 
 
@@ -96,7 +100,7 @@ def neg(a: Shadow) -> Shadow:
 
 def one() -> Shadow:
     """The constant 1."""
-    return exact(torch.ones(()).double())
+    return exact(np.array(1.0))
 
 
 @rule("exp")
@@ -117,25 +121,25 @@ def _log1p(call: Call) -> Shadow:
 @rule("expm1")
 def _expm1(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
-    return rounded(call, torch.expm1(x.v), swing(x.v, x.e), call.assume.relative("expm1", 1.0))
+    return rounded(call, np.expm1(x.v), swing(x.v, x.e), call.assume.relative("expm1", 1.0))
 
 
 @rule("tanh")
 def _tanh(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
-    v = torch.tanh(x.v)
+    v = np.tanh(x.v)
     # tanh(x) = 2 logistic(2 x) - 1, and its slope is at most 1.
-    moved = torch.minimum(2 * logistic_moved(Shadow(2 * x.v, 2 * x.e)), x.e)
+    moved = np.minimum(2 * logistic_moved(Shadow(2 * x.v, 2 * x.e)), x.e)
     return rounded(call, v, moved, call.assume.relative("tanh", 1.0))
 
 
 def sqrt(call: Call, x: Shadow) -> Shadow:
     """Square root, rounded to storage."""
-    v = torch.sqrt(x.v)
+    v = np.sqrt(x.v)
     # |sqrt(a) - sqrt(b)| = |a - b| / (sqrt a + sqrt b) <= sqrt(|a - b|).
-    moved = torch.minimum(x.e / (v + torch.sqrt((x.v - x.e).clamp_min(0.0))), torch.sqrt(x.e))
-    moved = moved.masked_fill(x.e == 0, 0.0)
-    return rounded(call, v, moved.masked_fill(x.v < 0, math.inf), call.assume.relative("sqrt", 1.0))
+    moved = np.minimum(x.e / (v + np.sqrt(np.maximum(x.v - x.e, 0.0))), np.sqrt(x.e))
+    moved = np.where(x.e == 0, 0.0, moved)
+    return rounded(call, v, unbounded(moved, x.v < 0), call.assume.relative("sqrt", 1.0))
 
 
 @rule("sqrt")
@@ -163,7 +167,7 @@ def _lgamma(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
     if not bool((((x.v == 1) | (x.v == 2)) & (x.e < 0.25)).all()):
         raise NotImplementedError("lgamma is followed at 1 and 2 only, where it is zero")
-    return exact(torch.zeros_like(x.v), 1.1 * x.e)
+    return exact(np.zeros_like(x.v), 1.1 * x.e)
 
 
 @rule("square")
@@ -178,16 +182,16 @@ def _xlogy(call: Call) -> Shadow:
     x, y = call.shadow(call.args[0]), call.shadow(call.args[1])
     v, e = mul(call, x, (log if call.name == "xlogy" else log1p)(call, y))
     zero = (x.v == 0) & (x.e == 0)
-    return Shadow(v.masked_fill(zero, 0.0), e.masked_fill(zero, 0.0))
+    return Shadow(np.where(zero, 0.0, v), np.where(zero, 0.0, e))
 
 
 # --- sigmoid and its kin ---------------------------------------------------------------------------------------
 
 
-def _softplus_moved(x: Tensor, e: Tensor) -> Tensor:
+def _softplus_moved(x: Array, e: Array) -> Array:
     """How far an error of x moves log(1 + exp(x)): by logistic(x) (exp(e) - 1), and by e, at most."""
-    below = swing(x, e) / (1 + torch.exp(-x.abs()))
-    return torch.minimum(torch.where(x < 0, below, logistic(x) * growth(e)), e)
+    below = swing(x, e) / (1 + np.exp(-abs(x)))
+    return np.minimum(np.where(x < 0, below, logistic(x) * growth(e)), e)
 
 
 def sigmoid_kernel(call: Call, x: Shadow) -> Shadow:
@@ -209,13 +213,13 @@ def _sigmoid(call: Call) -> Shadow:
 def log_sigmoid(call: Call, x: Shadow) -> Shadow:
     """min(0, x) - log1p(exp(-|x|)) (aten/.../cpu/Activation.cpp), before its final rounding to 16 bits."""
     u, z = call.arithmetic.u, x.v
-    small = torch.exp(-z.abs())
-    tail = torch.log1p(small)
-    v = torch.clamp_max(z, 0.0) - tail
+    small = np.exp(-abs(z))
+    tail = np.log1p(small)
+    v = np.minimum(z, 0.0) - tail
     moved = _softplus_moved(-z, x.e)
     kernel = call.assume.relative("exp", u) * small / (1 + small) + call.assume.relative("log1p", u) * tail
     kernel = kernel + 2 * call.arithmetic.eta
-    return Shadow(v, moved + kernel + torch.where(z - x.e < 0, u * (v.abs() + moved), 0.0))
+    return Shadow(v, moved + kernel + np.where(z - x.e < 0, u * (abs(v) + moved), 0.0))
 
 
 @rule("log_sigmoid_forward")
@@ -223,8 +227,8 @@ def _log_sigmoid_forward(call: Call) -> list[Shadow | None]:
     x = call.shadow(call.args[0])
     out = rounded(call, *log_sigmoid(call, x), roundings=0.0)
     if call.out[1].numel() == 0:
-        return [out, exact(torch.zeros(call.out[1].shape).double())]
-    return [out, exp(call, Shadow(-x.v.abs(), x.e))]  # the buffer holds exp(-|x|)
+        return [out, exact(np.zeros(call.out[1].shape))]
+    return [out, exp(call, Shadow(-abs(x.v), x.e))]  # the buffer holds exp(-|x|)
 
 
 @rule("log_sigmoid_backward")
@@ -235,18 +239,18 @@ def _log_sigmoid_backward(call: Call) -> Shadow:
     if call.args[2].numel():
         b = call.shadow(call.args[2])
     else:  # on CUDA there is no buffer: exp(-|x|) is computed again, and not rounded to storage
-        small, moved = torch.exp(-z.abs()), swing(-z.abs(), x.e)
+        small, moved = np.exp(-abs(z)), swing(-abs(z), x.e)
         b = Shadow(small, moved + call.assume.relative("exp", u) * (small + moved))
     # (z < 0) - sign (b / (1 + b)): relative error of b shrinks by 1 / (1 + b); sum and division add two roundings.
     q = b.v / (1 + b.v)
     room = 1 + b.v - b.e
-    q_e = (b.e / (1 + b.v) / room).masked_fill(room <= 0, 0.5).clamp_max(0.5)  # b <= 1 and so b / (1 + b) <= 1/2
+    q_e = np.minimum(np.where(room <= 0, 0.5, b.e / (1 + b.v) / room), 0.5)  # b <= 1 and so b / (1 + b) <= 1/2
     q_e = q_e + 2 * u * (q + q_e) + call.arithmetic.eta
     slope = logistic(-z)
-    slope_e = q_e + torch.where(z - x.e < 0, u * (slope + q_e), 0.0)
+    slope_e = q_e + np.where(z - x.e < 0, u * (slope + q_e), 0.0)
     # Where rounding may have turned the sign of x, the kernel takes 1 - q for q or q for 1 - q; both are near 1/2:
     # |1 - 2 q(b)| = tanh(|z| / 2) <= |z| / 2 for the exact and for the computed argument, and |z| <= e for both.
-    slope_e = slope_e + torch.where(z.abs() <= x.e, x.e / 2, 0.0)
+    slope_e = slope_e + np.where(abs(z) <= x.e, x.e / 2, 0.0)
     return rounded(call, *product(Shadow(slope, slope_e), g))
 
 
@@ -254,7 +258,7 @@ def _log_sigmoid_backward(call: Call) -> Shadow:
 def _sigmoid_backward(call: Call) -> Shadow:
     # grad * (1 - y) * y, with y the computed sigmoid: y (1 - y) moves by |1 - 2 y| e + e^2; a difference, two products
     g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
-    slope = Shadow((1 - y.v) * y.v, (1 - 2 * y.v).abs() * y.e + y.e.square())
+    slope = Shadow((1 - y.v) * y.v, abs(1 - 2 * y.v) * y.e + np.square(y.e))
     return rounded(call, *product(slope, g), roundings=3.0)
 
 
@@ -264,7 +268,7 @@ def _tanh_backward(call: Call) -> Shadow:
     u = call.arithmetic.u
     square = product(y, y)
     rest = Shadow(1 - square.v, square.e + u * square.v)
-    rest = Shadow(rest.v, rest.e + u * (rest.v.abs() + rest.e))
+    rest = Shadow(rest.v, rest.e + u * (abs(rest.v) + rest.e))
     return rounded(call, *product(g, rest))
 
 
@@ -275,19 +279,19 @@ def _softplus(call: Call) -> Shadow:
     if beta != 1:
         raise NotImplementedError("softplus is followed for beta = 1 only")
     u, z = call.arithmetic.u, x.v
-    v = torch.clamp_min(z, 0.0) + torch.log1p(torch.exp(-z.abs()))
+    v = np.maximum(z, 0.0) + np.log1p(np.exp(-abs(z)))
     moved = _softplus_moved(z, x.e)
     kernel = call.assume.relative("exp", u) * logistic(z) + call.assume.relative("log1p", u) * v
     kernel = kernel + 2 * call.arithmetic.eta
     # Documented: beyond the threshold the function is the identity.
-    linear = torch.log1p(torch.exp(x.e - z.abs())) * (1 + CLOSE) + CLOSEST * v
+    linear = np.log1p(np.exp(x.e - abs(z))) * (1 + CLOSE) + CLOSEST * v
     kernel = _beyond(x, float(threshold), kernel, linear)
     return rounded(call, v, moved + kernel, roundings=0.0)
 
 
-def _beyond(x: Shadow, threshold: float, below: Tensor, above: Tensor) -> Tensor:
+def _beyond(x: Shadow, threshold: float, below: Array, above: Array) -> Array:
     """`above` where x > threshold, `below` where not, the larger of the two where rounding may decide."""
-    return torch.where(x.v - x.e > threshold, above, torch.where(x.v + x.e > threshold, below.maximum(above), below))
+    return np.where(x.v - x.e > threshold, above, np.where(x.v + x.e > threshold, np.maximum(below, above), below))
 
 
 @rule("softplus_backward")
@@ -307,14 +311,14 @@ def _softplus_backward(call: Call) -> Shadow:
 def _logaddexp(call: Call) -> Shadow:
     """max(a, b) + log1p(exp(-|a - b|)) (BinaryOpsKernel.cpp); the derivatives are two shares whose sum is 1."""
     a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
-    u, gap = call.arithmetic.u, (a.v - b.v).abs()
-    small = torch.exp(-gap)
-    tail = torch.log1p(small)
+    u, gap = call.arithmetic.u, abs(a.v - b.v)
+    small = np.exp(-gap)
+    tail = np.log1p(small)
     share = logistic(a.v - b.v)
     moved = (share * a.e + (1 - share) * b.e) * (1 + growth(a.e + b.e))
     term = growth(u * (gap + a.e + b.e) + call.assume.relative("exp", u)) * small / (1 + small)
     kernel = term + call.assume.relative("log1p", u) * (tail + term) + 2 * call.arithmetic.eta
-    return rounded(call, torch.maximum(a.v, b.v) + tail, torch.minimum(moved, torch.maximum(a.e, b.e)) + kernel)
+    return rounded(call, np.maximum(a.v, b.v) + tail, np.minimum(moved, np.maximum(a.e, b.e)) + kernel)
 
 
 # --- piecewise linear activations ------------------------------------------------------------------------------
@@ -323,29 +327,29 @@ def _logaddexp(call: Call) -> Shadow:
 @rule("relu")
 def _relu(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
-    return Shadow(x.v.clamp_min(0.0), torch.where(x.v + x.e <= 0, 0.0, x.e))
+    return Shadow(np.maximum(x.v, 0.0), np.where(x.v + x.e <= 0, 0.0, x.e))
 
 
 @rule("threshold")
 def _threshold(call: Call) -> Shadow:
     x, low, value = call.shadow(call.args[0]), float(call.args[1]), call.shadow(call.args[2])
     on = x.v > low
-    doubt = torch.where((x.e > 0) & ((x.v - low).abs() <= x.e), math.inf, 0.0)
-    return Shadow(torch.where(on, x.v, value.v), torch.where(on, x.e, value.e) + doubt)
+    doubt = doubtful((x.e > 0) & (abs(x.v - low) <= x.e))
+    return Shadow(np.where(on, x.v, value.v), np.where(on, x.e, value.e) + doubt)
 
 
 @rule("threshold_backward")
 def _threshold_backward(call: Call) -> Shadow:
     g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
     on = x.v > float(call.args[2])
-    doubt = torch.where((x.e > 0) & ((x.v - float(call.args[2])).abs() <= x.e), math.inf, 0.0)
+    doubt = doubtful((x.e > 0) & (abs(x.v - float(call.args[2])) <= x.e))
     return Shadow(g.v * on, g.e * on + doubt)
 
 
 @rule("hardtanh")
 def _hardtanh(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
-    return Shadow(x.v.clamp(float(call.arg(1, "min_val", -1)), float(call.arg(2, "max_val", 1))), x.e)
+    return Shadow(np.clip(x.v, float(call.arg(1, "min_val", -1)), float(call.arg(2, "max_val", 1))), x.e)
 
 
 @rule("hardtanh_backward")
@@ -353,8 +357,8 @@ def _hardtanh_backward(call: Call) -> Shadow:
     g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
     low, high = float(call.args[2]), float(call.args[3])
     on = (x.v > low) & (x.v < high)
-    near = torch.minimum((x.v - low).abs(), (x.v - high).abs())
-    return Shadow(g.v * on, g.e * on + torch.where((x.e > 0) & (near <= x.e), math.inf, 0.0))
+    near = np.minimum(abs(x.v - low), abs(x.v - high))
+    return Shadow(g.v * on, g.e * on + doubtful((x.e > 0) & (near <= x.e)))
 
 
 @rule("leaky_relu")
@@ -363,14 +367,12 @@ def _leaky_relu(call: Call) -> Shadow:
     slope = call.shadow(call.arg(1, "negative_slope", 0.01))
     low = rounded(call, *product(x, slope))
     negative = x.v <= 0
-    return Shadow(
-        torch.where(negative, low.v, x.v), torch.where(x.v + x.e <= 0, low.e, torch.maximum(x.e, low.e * negative))
-    )
+    return Shadow(np.where(negative, low.v, x.v), np.where(x.v + x.e <= 0, low.e, np.maximum(x.e, low.e * negative)))
 
 
 @rule("leaky_relu_backward")
 def _leaky_relu_backward(call: Call) -> Shadow:
     g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
     low = rounded(call, *product(g, call.shadow(call.args[2])))
-    doubt = torch.where((x.e > 0) & (x.v.abs() <= x.e), math.inf, 0.0)
-    return Shadow(torch.where(x.v > 0, g.v, low.v), torch.where(x.v > 0, g.e, low.e) + doubt)
+    doubt = doubtful((x.e > 0) & (abs(x.v) <= x.e))
+    return Shadow(np.where(x.v > 0, g.v, low.v), np.where(x.v > 0, g.e, low.e) + doubt)

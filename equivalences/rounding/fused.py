@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from equivalences.formats import Format
+from equivalences.model import Array
 from equivalences.rounding.arithmetic import exact, product, quotient, rounded
+from equivalences.rounding.arrays import add_up, along, as_array, held, put, spread, unbounded
 from equivalences.rounding.assumptions import cascade_height
 from equivalences.rounding.elementary import CLOSE, add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
 from equivalences.rounding.tracker import Call, Shadow, rule
@@ -23,14 +26,14 @@ from equivalences.rounding.tracker import Call, Shadow, rule
 class Row(NamedTuple):
     """What every softmax kernel computes first, along one dimension (kept), with its bounds."""
 
-    top: Tensor  # the maximum m
-    gap: Tensor  # d_i = m - x_i >= 0
-    share: Tensor  # p_i, the exact softmax
-    term: Tensor  # bound on the relative error of exp(x_i - m)
-    total: Tensor  # bound on the relative error of the sum of those
-    log: Tensor  # L = log sum exp(x - m) = lse - m
-    log_e: Tensor  # bound on the rounding error of the computed L, for any x within its error
-    moved: Tensor  # how far errors of x can move lse, beside that
+    top: Array  # the maximum m
+    gap: Array  # d_i = m - x_i >= 0
+    share: Array  # p_i, the exact softmax
+    term: Array  # bound on the relative error of exp(x_i - m)
+    total: Array  # bound on the relative error of the sum of those
+    log: Array  # L = log sum exp(x - m) = lse - m
+    log_e: Array  # bound on the rounding error of the computed L, for any x within its error
+    moved: Array  # how far errors of x can move lse, beside that
 
 
 def log_of_sum(call: Call, x: Shadow, dim: int, steps: Format) -> Row:
@@ -38,33 +41,33 @@ def log_of_sum(call: Call, x: Shadow, dim: int, steps: Format) -> Row:
     inner = call.arithmetic
     narrow = steps.u if steps.precision != inner.precision else 0.0
     u = inner.u + narrow
-    top, where = x.v.max(dim, keepdim=True)
+    top, where = x.v.max(dim, keepdims=True), x.v.argmax(dim, keepdims=True)
     gap = top - x.v
-    rest = torch.exp(-gap).scatter(dim, where, 0.0)
-    tail = rest.sum(dim, keepdim=True)
-    log = torch.log1p(tail)
-    share = torch.exp(-gap) / (1 + tail)
+    terms = np.exp(-gap)
+    tail = put(terms, dim, where, 0.0).sum(dim, keepdims=True)
+    log = np.log1p(tail)
+    share = terms / (1 + tail)
     # Errors of x: lse moves by the mean of e under shares that have themselves moved by exp(2 max e) at most.
-    worst = x.e.expand(x.v.shape).amax(dim, keepdim=True)
+    worst = spread(x.e, x.v.shape).max(dim, keepdims=True)
     drift = growth(2 * worst) + 1
-    moved = torch.minimum((share * x.e).sum(dim, keepdim=True) * drift, worst)
+    moved = np.minimum((share * x.e).sum(dim, keepdims=True) * drift, worst)
     # Rounding: x_i - m is off by u d_i, exp by kappa u; at the maximum both are exact (exp(0) = 1).
     term = growth(u * (gap + 2 * worst) + call.assume.relative("exp", inner.u) + narrow) * (gap + worst > 0)
     n = x.v.shape[dim]
     height = row_height(call, x.v, dim)
     gamma = height * inner.u / (1 - height * inner.u)
-    total = (share * term.clamp_max(1e300)).sum(dim, keepdim=True) * drift
+    total = (share * np.minimum(term, 1e300)).sum(dim, keepdims=True) * drift
     total = total + gamma * (1 + total) + narrow + n * inner.eta
-    change = (-torch.log1p(-total)).masked_fill(total >= 1, math.inf)
+    change = unbounded(-np.log1p(-total), total >= 1)
     log_e = change + (call.assume.relative("log", inner.u) + narrow) * (log + change + moved)
     return Row(top, gap, share, term, total, log, log_e, moved)
 
 
-def row_height(call: Call, x: Tensor, dim: int) -> int:
+def row_height(call: Call, x: Array, dim: int) -> int:
     """Additions on the way of a term along `dim`: lane by lane along the last dimension, one by one along others."""
     n = x.shape[dim]
     wide = call.arithmetic.precision > 24
-    return call.assume.row_height(n, wide) if dim % x.dim() == x.dim() - 1 else call.assume.sum_height(n)
+    return call.assume.row_height(n, wide) if dim % x.ndim == x.ndim - 1 else call.assume.sum_height(n)
 
 
 @rule("_log_softmax")
@@ -82,8 +85,8 @@ def _softmax(call: Call) -> Shadow:
     row = log_of_sum(call, x, call.args[1], call.arithmetic)
     moved = row.share * growth(x.e + row.moved)
     relative = (row.term + row.total) / (1 - row.total) + 2 * call.arithmetic.u
-    kernel = (row.share + moved) * relative.masked_fill(row.total >= 1, math.inf)
-    kernel = kernel.masked_fill(row.share + moved == 0, 0.0) + 2 * call.arithmetic.eta
+    kernel = (row.share + moved) * unbounded(relative, row.total >= 1)
+    kernel = np.where(row.share + moved == 0, 0.0, kernel) + 2 * call.arithmetic.eta
     return rounded(call, row.share, moved + kernel, roundings=0.0)
 
 
@@ -93,10 +96,10 @@ def _log_softmax_backward(call: Call) -> Shadow:
     g, out = call.shadow(call.args[0]), call.shadow(call.args[1])
     dim, u = call.args[2], call.arithmetic.u
     total = _row_sum(call, g, dim)
-    share = torch.exp(out.v)
+    share = np.exp(out.v)
     share_e = share * growth(out.e + call.assume.relative("exp", u)) + call.arithmetic.eta
-    part = product(Shadow(share, share_e.masked_fill(out.e.isinf(), math.inf)), total)
-    e = g.e + part.e + u * (part.v.abs() + part.e) + call.arithmetic.eta
+    part = product(Shadow(share, unbounded(share_e, np.isinf(out.e))), total)
+    e = g.e + part.e + u * (abs(part.v) + part.e) + call.arithmetic.eta
     return rounded(call, g.v - part.v, e, underflow=False)
 
 
@@ -106,20 +109,20 @@ def _softmax_backward(call: Call) -> Shadow:
     g, s = call.shadow(call.args[0]), call.shadow(call.args[1])
     dim, u = call.args[2], call.arithmetic.u
     terms = product(g, s)
-    terms = Shadow(terms.v, terms.e + u * (terms.v.abs() + terms.e) + call.arithmetic.eta)
+    terms = Shadow(terms.v, terms.e + u * (abs(terms.v) + terms.e) + call.arithmetic.eta)
     total = _row_sum(call, terms, dim)
     rest = Shadow(g.v - total.v, g.e + total.e)
-    rest = Shadow(rest.v, rest.e + u * (rest.v.abs() + rest.e))
+    rest = Shadow(rest.v, rest.e + u * (abs(rest.v) + rest.e))
     return rounded(call, *product(rest, s))
 
 
 def _row_sum(call: Call, x: Shadow, dim: int) -> Shadow:
     """A sum along one dimension inside a kernel: exact zeros (one-hot gradients) add exactly."""
-    size = x.v.abs() + x.e
-    terms = (size > 0).sum(dim, keepdim=True)
-    h = torch.clamp_max((terms - 1).clamp_min(0), row_height(call, x.v, dim)).double() * call.arithmetic.u
-    e = x.e.expand(x.v.shape).sum(dim, keepdim=True) + h / (1 - h) * size.sum(dim, keepdim=True)
-    return Shadow(x.v.sum(dim, keepdim=True), e)
+    size = abs(x.v) + x.e
+    terms = (size > 0).sum(dim, keepdims=True)
+    h = np.minimum(np.maximum(terms - 1, 0), row_height(call, x.v, dim)) * call.arithmetic.u
+    e = spread(x.e, x.v.shape).sum(dim, keepdims=True) + h / (1 - h) * size.sum(dim, keepdims=True)
+    return Shadow(x.v.sum(dim, keepdims=True), e)
 
 
 # --- negative log-likelihood -----------------------------------------------------------------------------------
@@ -127,28 +130,27 @@ def _row_sum(call: Call, x: Shadow, dim: int) -> Shadow:
 _NONE, _MEAN, _SUM = 0, 1, 2
 
 
-def _picked(x: Tensor, target: Tensor, kept: Tensor) -> Tensor:
+def _picked(x: Array, target: Array, kept: Array) -> Array:
     """The target's entry of every row; class dimension 1 (0 for an unbatched row); 0 where the row is ignored."""
-    dim = 0 if target.dim() == 0 else 1
-    return x.gather(dim, target.masked_fill(~kept, 0).unsqueeze(dim)).squeeze(dim).masked_fill(~kept, 0.0)
+    dim = 0 if target.ndim == 0 else 1
+    where = np.expand_dims(np.where(kept, target, 0), dim)
+    return np.where(kept, x[along(where, dim)].squeeze(dim), 0.0)
 
 
-def _nll_weights(call: Call, target: Tensor, kept: Tensor) -> Shadow:
-    weight = call.args[2]
+def _nll_weights(call: Call, weight: Tensor | None, target: Array, kept: Array) -> Shadow:
     if weight is None:
-        return exact(kept.double(), torch.zeros(target.shape).double())
-    w = call.shadow(weight)
-    chosen = target.masked_fill(~kept, 0)
-    return Shadow(w.v[chosen].masked_fill(~kept, 0.0), w.e.expand(w.v.shape)[chosen].masked_fill(~kept, 0.0))
+        return Shadow(np.where(kept, 1.0, 0.0), np.zeros(target.shape))
+    chosen = np.where(kept, target, 0)
+    return Shadow(*(np.where(kept, spread(part, tuple(weight.shape))[chosen], 0.0) for part in call.shadow(weight)))
 
 
 def _accumulated(call: Call, terms: Shadow, height: int) -> Shadow:
     """A total with `height` additions on the way of a term, in the storage format; zeros (ignored rows) add exactly."""
-    size = (terms.v.abs() + terms.e).flatten()
+    size = abs(terms.v) + terms.e
     n = int((size > 0).sum())
     hu = min(height, max(n - 1, 0)) * call.format.u
-    e = terms.e.sum() + (hu / (1 - hu) if hu < 1 else math.inf) * size.sum()
-    return Shadow(terms.v.sum(), e)
+    e = add_up(terms.e) + (hu / (1 - hu) if hu < 1 else math.inf) * add_up(size)
+    return Shadow(add_up(terms.v), e)
 
 
 @rule("nll_loss_forward", "nll_loss2d_forward")
@@ -162,56 +164,48 @@ def nll_loss(call: Call, height: int) -> list[Shadow]:
     The number of rows is known exactly, and rounded once.  It, or the total weight, is no result: no bound is lost
     where it overflows.
     """
-    x, target = call.shadow(call.args[0]), call.args[1].cpu().long()
+    x, target = call.shadow(call.args[0]), as_array(call.args[1])
     reduction, ignore_index = call.args[3], call.args[4]
     kept = target != ignore_index
-    w = _nll_weights(call, target, kept)
-    picked = Shadow(-_picked(x.v, target, kept), _picked(x.e.expand(x.v.shape), target, kept))
+    w = _nll_weights(call, call.args[2], target, kept)
+    picked = Shadow(-_picked(x.v, target, kept), _picked(spread(x.e, x.v.shape), target, kept))
     weighted = call.args[2] is not None
     u = call.format.u
     terms = product(picked, w) if weighted else picked
     if weighted:
-        terms = Shadow(terms.v, terms.e + u * (terms.v.abs() + terms.e) + call.format.eta)
+        terms = Shadow(terms.v, terms.e + u * (abs(terms.v) + terms.e) + call.format.eta)
     if reduction == _NONE:
-        e = terms.e.masked_fill(terms.v.abs() + terms.e > call.format.max, math.inf)
-        return [Shadow(terms.v, e), exact(torch.zeros(call.out[1].shape).double())]
+        e = unbounded(terms.e, abs(terms.v) + terms.e > call.format.max)
+        return [Shadow(terms.v, e), exact(np.zeros(call.out[1].shape))]
     total = _accumulated(call, terms, height)
-    total = Shadow(total.v, total.e.masked_fill((terms.v.abs() + terms.e).sum() > call.format.max, math.inf))
+    total = Shadow(total.v, unbounded(total.e, (abs(terms.v) + terms.e).sum() > call.format.max))
     if weighted:
         count = _accumulated(call, w, height)
     else:
-        n = kept.sum().double()
-        count = Shadow(n, torch.where(n > 2.0**call.format.precision, u * n, 0.0).double())
+        n = kept.sum(dtype=np.float64)
+        count = Shadow(n, u * n * (n > 2.0**call.format.precision))
     if reduction == _SUM:
         return [total, count]
     v, e = quotient(total, count)
-    e = e + u * (v.abs() + e) + call.format.eta
+    e = e + u * (abs(v) + e) + call.format.eta
     return [Shadow(v, e), count]
 
 
 @rule("nll_loss_backward", "nll_loss2d_backward")
 def _nll_backward(call: Call) -> Shadow:
-    g, target = call.shadow(call.args[0]), call.args[2].cpu().long()
+    g, target, weight = call.shadow(call.args[0]), as_array(call.args[2]), call.args[3]
     reduction, ignore_index = call.args[4], call.args[5]
     kept = target != ignore_index
     u = call.format.u
-    weight = call.args[3]
-    weights = Shadow(kept.double(), torch.zeros(target.shape).double())
-    if weight is not None:
-        w = call.shadow(weight)
-        chosen = target.masked_fill(~kept, 0)
-        weights = Shadow(w.v[chosen].masked_fill(~kept, 0.0), w.e.expand(w.v.shape)[chosen].masked_fill(~kept, 0.0))
     if reduction == _MEAN:
         v, e = quotient(g, call.shadow(call.args[6]))
-        g = Shadow(v, e + u * (v.abs() + e) + call.format.eta)
-    part = product(neg(g), weights)
+        g = Shadow(v, e + u * (abs(v) + e) + call.format.eta)
+    part = product(neg(g), _nll_weights(call, weight, target, kept))
     if weight is not None:
-        part = Shadow(part.v, part.e + u * (part.v.abs() + part.e) + call.format.eta)
-    dim = 0 if target.dim() == 0 else 1
-    where = target.masked_fill(~kept, 0).unsqueeze(dim)
-    zeros = torch.zeros(call.out.shape).double()
-    part = Shadow(*(x.expand(target.shape).masked_fill(~kept, 0.0).unsqueeze(dim) for x in part))
-    return Shadow(zeros.scatter(dim, where, part.v), zeros.scatter(dim, where, part.e))
+        part = Shadow(part.v, part.e + u * (abs(part.v) + part.e) + call.format.eta)
+    dim = 0 if target.ndim == 0 else 1
+    where, zeros = np.expand_dims(np.where(kept, target, 0), dim), np.zeros(call.out.shape)
+    return Shadow(*(put(zeros, dim, where, np.expand_dims(np.where(kept, x, 0.0), dim)) for x in part))
 
 
 # --- binary cross entropy --------------------------------------------------------------------------------------
@@ -221,10 +215,10 @@ def _reduced(call: Call, terms: Shadow, reduction: int) -> Shadow:
     """The reduction that elementwise losses share: at::sum or at::mean of the stored terms."""
     if reduction == _NONE:
         return terms
-    n = terms.v.numel()
+    n = terms.v.size
     hu = call.assume.at_sum_height(n, torch.get_num_threads()) * call.arithmetic.u
-    e = terms.e.expand(terms.v.shape)
-    v, e = terms.v.sum(), e.sum() + hu / (1 - hu) * (terms.v.abs() + e).sum()
+    e = spread(terms.e, terms.v.shape)
+    v, e = add_up(terms.v), add_up(e) + hu / (1 - hu) * add_up(abs(terms.v) + e)
     if reduction == _MEAN:
         return rounded(call, v / n, e / n)
     return rounded(call, v, e, roundings=0.0, underflow=False)
@@ -240,22 +234,22 @@ def _scaled(call: Call, factor: Shadow, x: Shadow, finite: bool = False) -> Shad
     `finite`: the computed x never overflows, so that a zero factor removes it even where it has no bound.
     """
     v, e = mul(call, factor, x)
-    plain = (factor.e == 0) & (factor.v.abs() == 1)
-    none = (factor.e == 0) & (factor.v == 0) & (x.e.isfinite() | finite)
-    return Shadow(v.masked_fill(none, 0.0), torch.where(plain, x.e, e).masked_fill(none, 0.0))
+    plain = (factor.e == 0) & (abs(factor.v) == 1)
+    none = (factor.e == 0) & (factor.v == 0) & (np.isfinite(x.e) | finite)
+    return Shadow(np.where(none, 0.0, v), np.where(none, 0.0, np.where(plain, x.e, e)))
 
 
 def _joined(call: Call, a: Shadow, b: Shadow) -> Shadow:
     """a + b, rounded to storage; exact where one of them is exactly zero."""
     v, e = add(call, a, b)
-    e = torch.where((a.v == 0) & (a.e == 0), b.e, e)
-    return Shadow(v, torch.where((b.v == 0) & (b.e == 0), a.e, e))
+    e = np.where((a.v == 0) & (a.e == 0), b.e, e)
+    return Shadow(v, np.where((b.v == 0) & (b.e == 0), a.e, e))
 
 
 def _rest(call: Call, t: Shadow) -> Shadow:
     """1 - t, rounded to storage; exact for the hard targets 0 and 1."""
     v, e = add(call, one(), neg(t))
-    return Shadow(v, torch.where(((t.v == 0) | (t.v == 1)) & (t.e == 0), 0.0, e))
+    return Shadow(v, np.where(((t.v == 0) | (t.v == 1)) & (t.e == 0), 0.0, e))
 
 
 @rule("binary_cross_entropy")
@@ -270,7 +264,7 @@ def _binary_cross_entropy(call: Call) -> Shadow:
 
 def _clamped(logarithm: Shadow) -> Shadow:
     """max(logarithm, -100), which torch.nn.BCELoss documents: what the clamp cuts off is part of the bound."""
-    return Shadow(logarithm.v, logarithm.e + (-100.0 - logarithm.v).clamp_min(0.0) * (1 + CLOSE))
+    return Shadow(logarithm.v, logarithm.e + np.maximum(-100.0 - logarithm.v, 0.0) * (1 + CLOSE))
 
 
 @rule("binary_cross_entropy_backward")
@@ -285,40 +279,40 @@ def _binary_cross_entropy_backward(call: Call) -> Shadow:
     eta = call.format.eta
     slope = _log_loss_slope(x, t)
     # A difference, two products and a quotient; 1 - x has the same rounding as x - 1, and x - 0 has none.
-    steps = torch.where(t.e > 0, 5.0, torch.where(t.v == 1, 3.0, torch.where(t.v == 0, 4.0, 5.0)))
+    steps = np.where(t.e > 0, 5.0, np.where(t.v == 1, 3.0, np.where(t.v == 0, 4.0, 5.0)))
     terms = _stepwise(call, *product(g, slope), steps)
     # g (x - t), off by eta / 2 if subnormal, is divided by x (1 - x), which is smallest at one end.  The ends are no
     # closer to 0 than eta and to 1 than u: where the kernel meets 0 / 0, its formula has no meaning but the slope has.
-    low, high = ((x.v + e).clamp(eta, 1 - call.format.u) for e in (-x.e, x.e))
-    room = torch.minimum(low * (1 - low), high * (1 - high))
-    lost = torch.full_like(room, eta) / room / 2
+    low, high = (np.clip(x.v + e, eta, 1 - call.format.u) for e in (-x.e, x.e))
+    room = np.minimum(low * (1 - low), high * (1 - high))
+    lost = eta / room / 2
     return _mean_of(call, _weighted(call, Shadow(terms.v, terms.e + lost), call.arg(3, "weight")))
 
 
-def _stepwise(call: Call, v: Tensor, e: Tensor, steps: Tensor | float) -> Shadow:
+def _stepwise(call: Call, v: Array, e: Array, steps: Array | float) -> Shadow:
     """A result off by `e` before `steps` relative roundings to the storage format, the last into subnormals too."""
     hu = steps * call.format.u
-    e = e + hu / (1 - hu) * (v.abs() + e) + call.format.eta
-    return Shadow(v, e.masked_fill(v.abs() + e > call.format.max, math.inf))
+    e = e + hu / (1 - hu) * (abs(v) + e) + call.format.eta
+    return Shadow(v, unbounded(e, abs(v) + e > call.format.max))
 
 
 def _mean_of(call: Call, terms: Shadow) -> Shadow:
     if call.arg(4, "reduction", _MEAN) != _MEAN:
         return terms
-    n = terms.v.numel()
+    n = terms.v.size
     return rounded(call, terms.v / n, terms.e / n)
 
 
 def _log_loss_slope(x: Shadow, t: Shadow) -> Shadow:
     """(1 - t) / (1 - x) - t / x and how far the errors of x and t move it; no bound where x may reach the pole."""
 
-    def part(share: Tensor, x: Tensor, e: Tensor) -> Shadow:
+    def part(share: Array, x: Array, e: Array) -> Shadow:
         room = x - e
         ratio = share / x
-        moved = (ratio * e / room).masked_fill(room <= 0, math.inf)
+        moved = unbounded(ratio * e / room, room <= 0)
         none = (share == 0) & (t.e == 0)
-        moved = torch.where(t.e > 0, moved + t.e / room.clamp_min(0.0), moved)
-        return Shadow(ratio.masked_fill(none, 0.0), moved.masked_fill(none, 0.0))
+        moved = np.where(t.e > 0, moved + t.e / np.maximum(room, 0.0), moved)
+        return Shadow(np.where(none, 0.0, ratio), np.where(none, 0.0, moved))
 
     miss, hit = part(1 - t.v, 1 - x.v, x.e), part(t.v, x.v, x.e)
     return Shadow(miss.v - hit.v, miss.e + hit.e)
@@ -349,16 +343,16 @@ def _soft_margin_loss(call: Call) -> Shadow:
 def _soft_margin_loss_backward(call: Call) -> Shadow:
     """-norm t y / (1 + y) g with y = exp(-t z), each step in the storage format."""
     g, z, t = (call.shadow(a) for a in call.args[:3])
-    norm = 1.0 / z.v.numel() if call.arg(3, "reduction", _MEAN) == _MEAN else 1.0
+    norm = 1.0 / z.v.size if call.arg(3, "reduction", _MEAN) == _MEAN else 1.0
     y = exp(call, _scaled(call, neg(t), z))
     # y / (1 + y) as one function of y: a relative error of y counts by 1 / (1 + y)
     room = 1 + y.v - y.e
-    share = Shadow(y.v / (1 + y.v), (y.e / (1 + y.v) / room).masked_fill(room <= 0, math.inf))
+    share = Shadow(y.v / (1 + y.v), unbounded(y.e / (1 + y.v) / room, room <= 0))
     norm_t = product(t, call.shadow(-norm))
     v, e = product(product(share, norm_t), g)
     # A sum, a quotient and a product; two products more unless t is 1 or -1 and the norm is a power of two.
-    plain = (t.e == 0) & (t.v.abs() == 1) & (math.frexp(norm)[0] == 0.5)
-    return _stepwise(call, v, e + call.format.eta * g.v.abs(), torch.where(plain, 3.0, 5.0))
+    plain = (t.e == 0) & (abs(t.v) == 1) & (math.frexp(norm)[0] == 0.5)
+    return _stepwise(call, v, e + call.format.eta * abs(g.v), np.where(plain, 3.0, 5.0))
 
 
 @rule("mse_loss")
@@ -372,7 +366,6 @@ def _mse_loss(call: Call) -> Shadow:
 def _mse_loss_backward(call: Call) -> Shadow:
     """norm (a - b) g, each step in the storage format (PointwiseOpsKernel.cpp, mse_backward_cpu_kernel)."""
     g, a, b = (call.shadow(x) for x in call.args[:3])
-    norm = 2.0 / a.v.numel() if call.arg(3, "reduction", _MEAN) == _MEAN else 2.0
-    kept = float(torch.tensor(norm, dtype=call.format.dtype))
-    factor = Shadow(torch.tensor(norm, dtype=torch.float64), torch.tensor(abs(kept - norm), dtype=torch.float64))
+    norm = 2.0 / a.v.size if call.arg(3, "reduction", _MEAN) == _MEAN else 2.0
+    factor = Shadow(np.array(norm), np.array(abs(held(norm, call.format.dtype) - norm)))
     return mul(call, mul(call, factor, add(call, a, neg(b))), g)

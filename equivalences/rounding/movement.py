@@ -6,13 +6,16 @@ Views need no rule at all: they share the storage, and the tracker addresses sha
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from equivalences import formats
+from equivalences.model import Array
 from equivalences.rounding.arithmetic import exact, product, rounded
+from equivalences.rounding.arrays import along, as_array, as_tensor, doubtful, numbers, unbounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 
@@ -20,7 +23,7 @@ def _swap(tree: Any, call: Call, part: int) -> Any:
     """`tree` with every floating-point tensor replaced by part 0 (value) or 1 (bound) of its shadow."""
     if isinstance(tree, Tensor):
         if tree.is_floating_point():
-            return call.tracker.shadow(tree)[part]
+            return as_tensor(call.tracker.shadow(tree)[part])
         return tree.cpu()
     if isinstance(tree, (list, tuple)):
         return type(tree)(_swap(branch, call, part) for branch in tree)
@@ -34,8 +37,7 @@ def _swap(tree: Any, call: Call, part: int) -> Any:
 )  # fmt: skip
 def _move(call: Call) -> Shadow:
     kwargs = {key: item for key, item in call.kwargs.items() if key not in ("dtype", "device", "layout", "pin_memory")}
-    v = call.func(*_swap(call.args, call, 0), **kwargs)
-    return Shadow(v, call.func(*_swap(call.args, call, 1), **kwargs))
+    return Shadow(*(call.func(*_swap(call.args, call, part), **kwargs).numpy() for part in (0, 1)))
 
 
 @rule("_to_copy", "to")
@@ -43,15 +45,15 @@ def _convert(call: Call) -> Shadow:
     a = call.shadow(call.args[0])
     source, target = call.args[0], call.out
     if not target.is_floating_point():
-        if source.is_floating_point() and bool(a.e.any()):
-            return Shadow(target.to("cpu", torch.float64), torch.where(a.e > 0, math.inf, 0.0).double())
+        if source.is_floating_point() and a.e.any():
+            return Shadow(numbers(target), doubtful(a.e > 0))
         return a
     if not source.is_floating_point() or formats.of(source.dtype).precision > formats.of(target.dtype).precision:
         fmt = formats.of(target.dtype)
-        size = a.v.abs() + a.e
+        size = abs(a.v) + a.e
         # An integer small enough for the format converts exactly.
         moved = fmt.u * size + fmt.eta / 2 if source.is_floating_point() else (size > 2.0**fmt.precision) * fmt.u * size
-        return Shadow(a.v, (a.e + moved).masked_fill(size + a.e + moved > fmt.max, math.inf))
+        return Shadow(a.v, unbounded(a.e + moved, size + a.e + moved > fmt.max))
     if source.dtype != target.dtype and formats.of(source.dtype).max > formats.of(target.dtype).max:
         return rounded(call, a.v, a.e, roundings=1.0)  # bfloat16 to float16
     return a
@@ -80,7 +82,7 @@ def _constant(call: Call) -> None:
 
 @rule("_new_zeros_with_same_feature_meta")
 def _zeros_like_another(call: Call) -> Shadow:
-    return exact(torch.zeros(call.out.shape).double())
+    return exact(np.zeros(call.out.shape))
 
 
 @rule(
@@ -97,76 +99,83 @@ def _factory(call: Call) -> Shadow:
             return call.shadow(operand)
     fill = call.args[_FILL[call.name]] if call.name in _FILL and len(call.args) > _FILL[call.name] else None
     if isinstance(fill, (int, float)) and call.out.is_floating_point():
-        held = call.out.to("cpu", torch.float64)
-        return exact(torch.full_like(held, fill), (held - fill).abs().nan_to_num(nan=0.0))  # as the format takes it
+        taken = numbers(call.out)
+        off = abs(taken - fill)
+        return exact(np.full(taken.shape, float(fill)), np.where(np.isnan(off), 0.0, off))  # as the format takes it
     if call.name.startswith(("empty", "new_empty")):
-        return exact(torch.full(call.out.shape, math.nan).double())  # no value yet: no bound until it is written
-    return exact(call.out.to("cpu", torch.float64, copy=True))
+        return exact(np.full(call.out.shape, math.nan))  # no value yet: no bound until it is written
+    return exact(numbers(call.out))
 
 
-def _with_source(call: Call) -> Shadow:
-    value = call.args[3]
-    a, b = call.shadow(call.args[0]), call.shadow(value)
-    dim, index = call.args[1], call.args[2].cpu()
-    b = Shadow(*(x.expand(index.shape) if not isinstance(value, Tensor) else x for x in b))
-    return Shadow(a.v.scatter(dim, index, b.v), a.e.expand(a.v.shape).scatter(dim, index, b.e))
+def _places(call: Call) -> tuple[tuple[Array, ...], Shadow]:
+    """Where a scatter puts its source, and what of the source it puts there."""
+    index, source = as_array(call.args[2]), call.shadow(call.args[3])
+    if index.ndim == 0:
+        return (), source
+    taken = tuple(slice(size) for size in index.shape)
+    return along(index, call.args[1]), Shadow(*(part[taken] if part.ndim else part for part in source))
 
 
 @rule("scatter")
 def _scatter(call: Call) -> Shadow:
     if call.kwargs.get("reduce"):
         raise NotImplementedError("scatter with reduce= is followed as scatter_add or scatter_reduce only")
-    return _with_source(call)
+    return _replaced(call.shadow(call.args[0]), *_places(call))
 
 
 @rule("scatter_add")
 def _scatter_add(call: Call) -> Shadow:
-    a, b = call.shadow(call.args[0]), call.shadow(call.args[3])
-    dim, index = call.args[1], call.args[2].cpu()
-    return _accumulated(call, a, lambda x, y: x.scatter_add(dim, index, y), b)
+    return _accumulated(call, call.shadow(call.args[0]), *_places(call))
 
 
 @rule("index_put", "_index_put_impl")
 def _index_put(call: Call) -> Shadow:
-    a, b = call.shadow(call.args[0]), call.shadow(call.args[2])
-    indices = [None if i is None else i.cpu() for i in call.args[1]]
-    if not call.arg(3, "accumulate", False):
-        return Shadow(a.v.index_put(indices, b.v), a.e.expand(a.v.shape).index_put(indices, b.e.expand(b.v.shape)))
-    return _accumulated(call, a, lambda x, y: x.index_put(indices, y, accumulate=True), b)
+    where = tuple(slice(None) if index is None else as_array(index) for index in call.args[1])
+    put = partial(_accumulated, call) if call.arg(3, "accumulate", False) else _replaced
+    return put(call.shadow(call.args[0]), where, call.shadow(call.args[2]))
 
 
 @rule("index_add")
 def _index_add(call: Call) -> Shadow:
     a, b = call.shadow(call.args[0]), call.shadow(call.args[3])
-    dim, index, alpha = call.args[1], call.args[2].cpu(), call.kwargs.get("alpha", 1)
+    alpha = call.kwargs.get("alpha", 1)
     if abs(alpha) != 1:
         b = rounded(call, *product(b, call.shadow(alpha)))
     b = Shadow(-b.v, b.e) if alpha == -1 else b
-    return _accumulated(call, a, lambda x, y: x.index_add(dim, index, y), b)
+    every = (slice(None),) * (call.args[1] % max(a.v.ndim, 1))
+    return _accumulated(call, a, (*every, as_array(call.args[2])), b)
 
 
-def _accumulated(call: Call, a: Shadow, scatter: Any, b: Shadow) -> Shadow:
+def _replaced(a: Shadow, where: Any, b: Shadow) -> Shadow:
+    v, e = np.array(a.v), np.array(a.e)
+    v[where], e[where] = b
+    return Shadow(v, e)
+
+
+def _accumulated(call: Call, a: Shadow, where: Any, b: Shadow) -> Shadow:
     """A scatter that adds: k terms meeting in one place cost k additions in the storage format."""
-    be = b.e.expand(b.v.shape)
-    ae = a.e.expand(a.v.shape)
-    v, e = scatter(a.v, b.v), scatter(ae, be)
-    size = scatter(a.v.abs() + ae, b.v.abs() + be)
+
+    def added(x: Array, y: Array) -> Array:
+        x = np.array(x, dtype=np.float64)
+        np.add.at(x, where, y)
+        return x
+
+    v, e, size = added(a.v, b.v), added(a.e, b.e), added(abs(a.v) + a.e, abs(b.v) + b.e)
     # Zeros are added exactly: only places where two nonzero numbers meet are rounded.
-    terms = scatter((size * 0) + (a.v != 0), (b.v != 0).double())
-    additions = (terms - 1).clamp_min(0) * call.format.u
+    terms = added(a.v != 0, b.v != 0)
+    additions = np.maximum(terms - 1, 0) * call.format.u
     e = e + size * additions / (1 - additions)
-    return Shadow(v, e.masked_fill(size + e > call.format.max, math.inf))
+    return Shadow(v, unbounded(e, size + e > call.format.max))
 
 
 @rule("masked_fill")
 def _masked_fill(call: Call) -> Shadow:
     a, fill = call.shadow(call.args[0]), call.shadow(call.args[2])
     doubt = call.shadow(call.args[1])
-    mask = call.args[1].cpu()
-    return Shadow(torch.where(mask, fill.v, a.v), torch.where(mask, fill.e, a.e) + doubt.e)
+    mask = as_array(call.args[1])
+    return Shadow(np.where(mask, fill.v, a.v), np.where(mask, fill.e, a.e) + doubt.e)
 
 
 @rule("masked_scatter", "masked_select_backward", "masked_scatter_backward")
 def _masked_scatter(call: Call) -> Shadow:
-    v = call.func(*_swap(call.args, call, 0))
-    return Shadow(v, call.func(*_swap(call.args, call, 1)))
+    return Shadow(*(call.func(*_swap(call.args, call, part)).numpy() for part in (0, 1)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,7 +116,7 @@ def adam_step(
     v = add(inner, mul(inner, v, inner.shadow(beta2)), mul(inner, mul(inner, g, inner.shadow(1 - beta2)), g))
     largest = v
     if top is not None:
-        largest = top = Shadow(torch.maximum(top.v, v.v), torch.maximum(top.e, v.e))
+        largest = top = Shadow(np.maximum(top.v, v.v), np.maximum(top.e, v.e))
     root = div(inner, sqrt(inner, largest), inner.shadow((1 - beta2**step) ** 0.5))
     below = add(inner, root, inner.shadow(options["eps"]))
     change = div(inner, mul(inner, m, inner.shadow(lr / (1 - beta1**step))), below)

@@ -6,35 +6,38 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from equivalences.model import Array
 from equivalences.rounding.arithmetic import exact, rounded
+from equivalences.rounding.arrays import add_up, along, as_array, doubtful, numbers, put, spread
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 
-def dims_of(x: Tensor, dim: Any) -> list[int]:
+def dims_of(x: Array, dim: Any) -> list[int]:
     """The reduced dimensions as a list of non-negative numbers; none given means all."""
     if dim is None or (isinstance(dim, (list, tuple)) and not dim):
-        return list(range(x.dim()))
-    return [d % max(x.dim(), 1) for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
+        return list(range(x.ndim))
+    return [d % x.ndim for d in (dim if isinstance(dim, (list, tuple)) else [dim])] if x.ndim else []
 
 
-def count(x: Tensor, dims: list[int]) -> int:
+def count(x: Array, dims: list[int]) -> int:
     """How many numbers a reduction over `dims` takes in."""
     return math.prod(x.shape[d] for d in dims)
 
 
 def summed(x: Shadow, dims: list[int], keepdim: bool, u: float, height: int) -> Shadow:
     """A sum with at most `height` additions on the way of any term: h u / (1 - h u) sum |x| (Higham 2002, 4.2)."""
-    e = x.e.expand(x.v.shape)
+    e = spread(x.e, x.v.shape)
     if not dims:
         return Shadow(x.v, e)
     gamma = height * u / (1 - height * u) if height * u < 1 else math.inf
-    v, propagated = x.v.sum(dims, keepdim), e.sum(dims, keepdim)
+    v, propagated = add_up(x.v, dims, keepdim), add_up(e, dims, keepdim)
     if gamma == 0:
         return Shadow(v, propagated)
-    return Shadow(v, propagated + gamma * (x.v.abs() + e).sum(dims, keepdim))
+    return Shadow(v, propagated + gamma * add_up(abs(x.v) + e, dims, keepdim))
 
 
 def _sum_over(call: Call, mean: bool, height: int | None = None) -> Shadow:
@@ -55,10 +58,10 @@ def _sum_over(call: Call, mean: bool, height: int | None = None) -> Shadow:
 def _sum(call: Call) -> Shadow | None:
     if not call.out.is_floating_point():
         x = call.shadow(call.args[0])
-        doubt = x.e.expand(x.v.shape)
-        v = call.out.to("cpu", torch.float64)
+        doubt = spread(x.e, x.v.shape)
+        v = numbers(call.out)
         dims = dims_of(x.v, call.arg(1, "dim"))
-        return Shadow(v, doubt.sum(dims, bool(call.arg(2, "keepdim", False))) if dims else doubt)
+        return Shadow(v, add_up(doubt, dims, bool(call.arg(2, "keepdim", False))))
     return _sum_over(call, mean=False)
 
 
@@ -85,17 +88,21 @@ def sum_in_order(call: Call) -> Shadow:
 def _extreme(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
     dims, keep = dims_of(x.v, call.arg(1, "dim")), bool(call.arg(2, "keepdim", False))
-    v = x.v.amax(dims, keep) if call.name == "amax" else x.v.amin(dims, keep)
-    return Shadow(v, x.e.expand(x.v.shape).amax(dims, keep))  # the maximum is 1-Lipschitz in the largest change
+    extreme = np.max if call.name == "amax" else np.min
+    v = extreme(x.v, axis=tuple(dims), keepdims=keep)
+    # the maximum is 1-Lipschitz in the largest change
+    return Shadow(v, np.max(spread(x.e, x.v.shape), axis=tuple(dims), keepdims=keep))
 
 
-def _ambiguous(x: Shadow, dim: int, keepdim: bool, largest: bool) -> Tensor:
+def _ambiguous(x: Shadow, dim: int, keepdim: bool, largest: bool) -> Array:
     """inf where rounding may have moved the position of the extreme entry; ties of exact data are no doubt."""
     v = x.v if largest else -x.v
-    best, where = v.max(dim, keepdim=True)
-    near = (v + x.e >= best - x.e.expand(v.shape).gather(dim, where)) & (x.e + torch.zeros_like(v) > 0)
-    rivals = near.scatter(dim, where, False).any(dim, keepdim=keepdim)
-    return torch.where(rivals, math.inf, 0.0).double()
+    if not v.ndim:
+        return doubtful(np.array(False))
+    e, where = spread(x.e, v.shape), v.argmax(dim, keepdims=True)
+    best = along(where, dim)
+    near = (v + e >= v[best] - e[best]) & (e > 0)
+    return doubtful(put(near, dim, where, False).any(dim, keepdims=keepdim))
 
 
 @rule("max", "min")
@@ -104,14 +111,15 @@ def _max(call: Call) -> tuple[Shadow, Shadow] | Shadow:
     largest = call.name == "max"
     if len(call.args) > 1 and isinstance(call.args[1], Tensor):
         y = call.shadow(call.args[1])
-        v = torch.maximum(x.v, y.v) if largest else torch.minimum(x.v, y.v)
-        return Shadow(v, torch.maximum(x.e, y.e))
-    e = x.e.expand(x.v.shape)
+        v = np.maximum(x.v, y.v) if largest else np.minimum(x.v, y.v)
+        return Shadow(v, np.maximum(x.e, y.e))
+    e = spread(x.e, x.v.shape)
     if isinstance(call.out, Tensor):
         return Shadow(x.v.max() if largest else x.v.min(), e.max())
-    dim, keep = call.args[1] % max(x.v.dim(), 1), bool(call.arg(2, "keepdim", False))
-    v = (x.v.max(dim, keep) if largest else x.v.min(dim, keep)).values
-    return Shadow(v, e.amax(dim, keep)), Shadow(call.out[1].to("cpu", torch.float64), _ambiguous(x, dim, keep, largest))
+    dims, keep = tuple(dims_of(x.v, call.args[1])), bool(call.arg(2, "keepdim", False))
+    v = (np.max if largest else np.min)(x.v, axis=dims, keepdims=keep)
+    where = Shadow(numbers(call.out[1]), _ambiguous(x, call.args[1], keep, largest))
+    return Shadow(v, np.max(e, axis=dims, keepdims=keep)), where
 
 
 @rule("argmax", "argmin")
@@ -119,24 +127,25 @@ def _argmax(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
     dim, keep = call.arg(1, "dim"), bool(call.arg(2, "keepdim", False))
     if dim is None:
-        x, dim = Shadow(x.v.reshape(-1), x.e.expand(x.v.shape).reshape(-1)), 0
-    return Shadow(call.out.to("cpu", torch.float64), _ambiguous(x, dim, keep, call.name == "argmax"))
+        x, dim = Shadow(x.v.ravel(), spread(x.e, x.v.shape).ravel()), 0
+    return Shadow(numbers(call.out), _ambiguous(x, dim, keep, call.name == "argmax"))
 
 
 @rule("sort")
 def _sort(call: Call) -> list[Shadow]:
     """Sorted values move by the largest error at most; their order is known for exact data alone."""
     x, dim = call.shadow(call.args[0]), int(call.arg(1, "dim", -1))
-    order = call.out[1].cpu()
-    e = x.e.expand(x.v.shape).amax(dim, keepdim=True) if x.v.numel() else x.e
-    doubt = torch.where(e > 0, math.inf, 0.0).double()
-    return [Shadow(x.v.gather(dim, order), e), Shadow(order.double(), doubt)]
+    order = as_array(call.out[1])
+    if not x.v.size or not x.v.ndim:
+        return [x, Shadow(order.astype(np.float64), doubtful(x.e > 0))]
+    e = spread(x.e, x.v.shape).max(dim, keepdims=True)
+    return [Shadow(x.v[along(order, dim)], e), Shadow(order.astype(np.float64), doubtful(e > 0))]
 
 
 @rule("aminmax", "_assert_async")
 def _checked(call: Call) -> list[Shadow | None]:
     outs = call.out if isinstance(call.out, (list, tuple)) else [call.out]
-    return [exact(o.to("cpu", torch.float64)) if isinstance(o, Tensor) else None for o in outs]
+    return [exact(numbers(o)) if isinstance(o, Tensor) else None for o in outs]
 
 
 @rule("logsumexp")

@@ -17,24 +17,27 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from equivalences import formats
 from equivalences.formats import Format
+from equivalences.model import Array
+from equivalences.rounding.arrays import held, numbers, spread, sure
 from equivalences.rounding.assumptions import Assumptions, assumptions
 from equivalences.rounding.coefficients import Coefficient
 
 
 class Shadow(NamedTuple):
-    """The exact value `v` and the bound `e` on |computed - v|, float64 CPU tensors of the tensor's shape.
+    """The exact value `v` and the bound `e` on |computed - v|, float64 arrays of the tensor's shape (or spread to it).
 
     `e` is inf where the analysis gives no bound: an overflow, a pole, a branch that rounding may have decided.
     """
 
-    v: Tensor
-    e: Tensor
+    v: Array
+    e: Array
 
 
 class Untracked(RuntimeError):
@@ -64,16 +67,17 @@ class Step:
 
     operation: str
     dtype: torch.dtype
-    computed: Tensor
-    v: Tensor
-    e: Tensor
+    computed: Array
+    v: Array
+    e: Array
 
     def excessive(self) -> bool:
         """Whether the result lies outside its bound."""
         # In float64 the shadow value is no better than the computed one: grant it the same bound again.
         slack = self.e * 2 if self.dtype == torch.float64 else self.e
-        within = ((self.computed - self.v).abs() <= slack) | slack.isinf()
-        return not bool(within.all())  # a nan is not within
+        with np.errstate(invalid="ignore"):
+            within = (np.abs(self.computed - self.v) <= slack) | np.isinf(slack)
+        return not within.all()  # a nan is not within
 
 
 class Call:
@@ -113,8 +117,8 @@ class Call:
         short = not math.isfinite(value) or (math.frexp(value)[0] * 2**24).is_integer()
         e = self.tracker.coefficients.get(abs(value), 0.0 if short else formats.FORMATS["float64"].u * abs(value))
         if self.format.name != "float64" and math.isfinite(value):
-            e += abs(float(torch.tensor(value, dtype=self.arithmetic.dtype)) - value)
-        return Shadow(torch.tensor(value, dtype=torch.float64), torch.tensor(e, dtype=torch.float64))
+            e += abs(held(value, self.arithmetic.dtype) - value)
+        return Shadow(np.array(value), np.array(e))
 
 
 _FORMATS = {  # of data, and in which a kernel computes
@@ -149,24 +153,27 @@ def _composite(func: Any) -> bool:
     return bool(composite) and _described(func)[1] not in RULES
 
 
-Geometry = tuple[torch.Size, tuple[int, ...], int | torch.SymInt]
+Geometry = tuple[torch.Size, tuple[int, ...], Any]
 
 
 def _geometry(tensor: Tensor) -> Geometry:
     return tensor.size(), tensor.stride(), tensor.storage_offset()
 
 
-def _own(x: Tensor) -> Tensor:
-    """`x` as the first and only thing in its storage, so that the geometry of any view addresses it."""
-    return x if x.is_contiguous() and not x.storage_offset() else x.clone(memory_format=torch.contiguous_format)
+def _view(flat: Array, geometry: Geometry) -> Array:
+    """What a tensor of this geometry shows of its storage's shadow."""
+    size, stride, offset = geometry
+    if 0 in size:
+        return np.empty(size)
+    return np.ndarray(size, flat.dtype, flat, 8 * offset, [8 * step for step in stride])
 
 
 @dataclass(slots=True)
 class _Stored:
     storage: torch.UntypedStorage  # kept alive: its address is the key
-    v: Tensor
-    e: Tensor
-    whole: Geometry | None  # of a tensor that covers the storage, and whose shape v and e have
+    v: Array  # number by number, as they lie in the storage
+    e: Array
+    whole: Geometry | None  # of a tensor that covers the storage
 
 
 @dataclass(eq=False)
@@ -184,6 +191,7 @@ class Tracker(TorchDispatchMode):
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # not annotated in torch
         self.assume: Assumptions = assumptions(self.device)
+        self.operations: set[str] = set()
         self.steps: list[Step] = []
         self._stored: dict[int, _Stored] = {}
         self.coefficients: dict[float, float] = {}  # Python floats known to be inexact, and by how much
@@ -196,8 +204,7 @@ class Tracker(TorchDispatchMode):
         """Says that `tensor` holds exact data: an input or a constant."""
         if not tensor.is_floating_point():
             return tensor  # integers and booleans are exact until a comparison says otherwise
-        with torch.no_grad():
-            self.write(tensor, Shadow(tensor.detach().to("cpu", torch.float64, copy=True), torch.zeros(()).double()))
+        self.write(tensor, Shadow(numbers(tensor), np.zeros(())))
         return tensor
 
     def shadow(self, tensor: Tensor) -> Shadow:
@@ -209,42 +216,37 @@ class Tracker(TorchDispatchMode):
                     f"a {tuple(tensor.shape)} {tensor.dtype} tensor has no error bound: make it an item of the problem "
                     "or build it from exact constants inside the form"
                 )
-            v = tensor.detach().to("cpu", torch.float64)
-            return Shadow(v, torch.zeros(()).double().expand(v.shape))
+            v = numbers(tensor)
+            return Shadow(v, np.zeros(v.shape))
         geometry = _geometry(tensor)
         if geometry == stored.whole:
-            return Shadow(stored.v, stored.e)
-        return Shadow(stored.v.as_strided(*geometry), stored.e.as_strided(*geometry))
+            return Shadow(stored.v.reshape(geometry[0]), stored.e.reshape(geometry[0]))
+        return Shadow(_view(stored.v, geometry), _view(stored.e, geometry))
 
     def write(self, tensor: Tensor, shadow: Shadow) -> None:
         """Says that `tensor` has been written, and with what."""
-        v = shadow.v if shadow.v.shape == tensor.shape else shadow.v.expand(tensor.shape)
-        # No finite value, no bound: 0 v is nan unless v is finite, and nan must not pass for a bound.
-        e = torch.add(shadow.e, v, alpha=0).nan_to_num_(nan=math.inf, posinf=math.inf)
-        storage = tensor.untyped_storage()
-        key, geometry = storage._cdata, _geometry(tensor)
-        stored = self._stored.get(key)
-        if stored is None and not tensor.is_floating_point() and not e.any():
+        v, e = shadow
+        storage, geometry = tensor.untyped_storage(), _geometry(tensor)
+        stored = self._stored.get(storage._cdata)
+        if stored is None and not tensor.is_floating_point() and not np.any(e):
             return
+        v, e = spread(v, geometry[0]), spread(sure(v, e), geometry[0])
         if stored is None:
             whole = tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes()
         else:
             whole = geometry == stored.whole
         if whole:
-            v = _own(v)
-            if v.untyped_storage()._cdata == key:  # in-place operations would change it, too
-                v = v.clone()
-            self._stored[key] = _Stored(storage, v, _own(e), geometry)
+            self._stored[storage._cdata] = _Stored(storage, v.ravel(), e.ravel(), geometry)
             return
         if stored is None:
             size = storage.nbytes() // tensor.element_size()
-            stored = _Stored(storage, torch.zeros(size).double(), torch.full((size,), math.inf).double(), None)
-            self._stored[key] = stored
+            stored = _Stored(storage, np.zeros(size), np.full(size, math.inf), None)
+            self._stored[storage._cdata] = stored
         else:  # a stored shadow may be shared with the one it was copied from
-            stored.v, stored.e = stored.v.clone(), stored.e.clone()
-        once = tuple(slice(0, 1 if stride == 0 else None) for stride in tensor.stride())  # of what is expanded
-        stored.v.as_strided(*geometry)[once].copy_(v[once])
-        stored.e.as_strided(*geometry)[once].copy_(e[once])
+            stored.v, stored.e = stored.v.copy(), stored.e.copy()
+        once = tuple(slice(0, 1 if stride == 0 else None) for stride in geometry[1])  # of what is expanded
+        _view(stored.v, geometry)[once] = v[once]
+        _view(stored.e, geometry)[once] = e[once]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -302,9 +304,11 @@ class Tracker(TorchDispatchMode):
         if found is None:
             raise Untracked(f"aten::{name} has no rounding rule: add one with @rule({name!r}) in equivalences/rounding")
         call = Call(self, name, func, args, kwargs, out)
-        shadows = found(call)
+        with np.errstate(all="ignore"):  # inf and nan are what a bound becomes where there is none
+            shadows = found(call)
         if shadows is None:
             return
+        self.operations.add(name)
         if isinstance(shadows, Shadow):
             shadows = [shadows]
         for tensor, shadow in zip(results, shadows, strict=True):
@@ -312,5 +316,4 @@ class Tracker(TorchDispatchMode):
                 self.write(tensor, shadow)
                 if self.history:
                     kept = self.shadow(tensor)
-                    computed = tensor.detach().to("cpu", torch.float64, copy=True)
-                    self.steps.append(Step(f"aten::{name}", tensor.dtype, computed, kept.v, kept.e))
+                    self.steps.append(Step(f"aten::{name}", tensor.dtype, numbers(tensor), kept.v, kept.e))

@@ -1,0 +1,90 @@
+"""NumPy arrays for shadows: the analysis computes with none of the kernels that it is there to judge.
+
+NumPy's float64 functions are within the bounds that `assumptions` grants to kernels (measured against balls in
+tests/test_rounding.py), and its pairwise sums add fewer numbers on the way of a term than any kernel is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equivalences.model import Array
+
+NOTHING: Any = np.float64(0.0)  # a bound on what is exact
+
+
+def numbers(tensor: Tensor) -> Array:
+    """A copy of what stands in a tensor, in float64."""
+    found: Array = tensor.detach().to("cpu", torch.float64, copy=True).numpy()
+    return found
+
+
+def as_array(tensor: Tensor) -> Array:
+    """Indices or masks, as they are."""
+    found: Array = tensor.detach().cpu().numpy()
+    return found
+
+
+def as_tensor(x: Array) -> Tensor:
+    """An array for an operation of torch that moves data, and does not write into it."""
+    x = np.asarray(x)
+    return torch.from_numpy(x if x.flags.writeable else x.copy())
+
+
+@lru_cache(maxsize=4096)
+def held(number: float, dtype: torch.dtype) -> float:
+    """A Python number as a format takes it in."""
+    return float(torch.tensor(number, dtype=dtype))
+
+
+def unbounded(e: Array, where: Any) -> Array:
+    """A bound that is none in some places."""
+    return np.where(where, math.inf, e)
+
+
+def sure(v: Array, e: Array) -> Array:
+    """A bound of `v`: none of what is no number, and none that is nan itself."""
+    return np.where(np.isfinite(v) & (e < math.inf), e, math.inf)
+
+
+def doubtful(where: Any) -> Array:
+    """No bound in some places, no error elsewhere."""
+    return np.where(where, math.inf, 0.0)
+
+
+def spread(x: Array, shape: tuple[int, ...]) -> Array:
+    """An array in the shape of a larger one."""
+    return x if x.shape == shape else np.broadcast_to(x, shape)
+
+
+def add_up(x: Array, dims: Sequence[int] | None = None, keepdim: bool = False) -> Array:
+    """A sum over `dims` (None: all), pairwise whichever they are: NumPy pairs only what is adjacent in memory."""
+    if dims is None or (len(dims) == x.ndim and not keepdim):
+        return np.asarray(np.ravel(x).sum())
+    last = tuple(range(-len(dims), 0))
+    rows = np.ascontiguousarray(np.moveaxis(x, tuple(dims), last))
+    kept = rows.shape[: x.ndim - len(dims)]
+    found: Array = rows.reshape(*kept, math.prod(rows.shape[len(kept) :])).sum(-1)
+    return np.expand_dims(found, tuple(dims)) if keepdim else found
+
+
+def along(index: Array, dim: int) -> tuple[Array, ...]:
+    """Where `index`, along `dim`, points to in an array of as many dimensions (what gather and scatter mean by it)."""
+    n = index.ndim
+    places = [np.arange(size).reshape((-1,) + (1,) * (n - 1 - d)) for d, size in enumerate(index.shape)]
+    places[dim] = index
+    return tuple(places)
+
+
+def put(x: Array, dim: int, index: Array, values: Array | float) -> Array:
+    """A copy of `x` with `values` where `index`, along `dim`, points to."""
+    x = np.array(x)
+    x[along(index, dim)] = values
+    return x
