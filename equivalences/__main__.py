@@ -102,9 +102,10 @@ def _console() -> Console:
 
 def _verify(asked: Any, console: Console) -> int:
     # torch takes seconds to load: not before the command line is known to parse.
-    from equivalences import choices, files, judge, sweep
+    from equivalences import choices, files, sweep
     from equivalences.report import environment, failure, results, table
     from equivalences.report.progress import shown
+    from equivalences.tally import Tally
 
     with ExitStack() as stack:
         try:
@@ -123,7 +124,7 @@ def _verify(asked: Any, console: Console) -> int:
 
         console.print(environment.summary(device))
         begun = time.monotonic()
-        cells: dict[tuple[str, str], judge.Tally] = {}
+        cells: dict[tuple[str, str], Tally] = {}
         complete = 0
         interrupted = False
         try:

@@ -31,8 +31,9 @@ import torch
 import equivalences
 from equivalences import execute, judge, problems
 from equivalences.catalogue import IDENTITIES
-from equivalences.judge import Crash, Judgement, Tally
+from equivalences.judge import Crash, Judgement
 from equivalences.model import Form, Identity, Problem
+from equivalences.tally import Tally, merge
 
 BATCH = 50  # drawn problems a unit
 EXAMPLES = {"eager": 10, "compiled": 4}  # drawn problems of an identity in a format, unless told otherwise
@@ -155,29 +156,6 @@ def run(unit: Unit) -> Tally:
             seen.append(options(problem))
         judged(tally, problem, wanted, unit.device, unit.mode)
     return tally
-
-
-def merge(into: Tally, other: Tally) -> None:
-    """Adds one tally of a cell to another."""
-    into.problems += other.problems
-    into.numbers += other.numbers
-    into.seen = zlib.crc32(other.seen.to_bytes(4, "big"), into.seen)
-    for of, fingerprint in other.fingerprints.items():
-        into.fingerprints[of] = zlib.crc32(fingerprint.to_bytes(4, "big"), into.fingerprints.get(of, 0))
-    for key, cell in other.cells.items():
-        mine = into.cells.setdefault(key, judge.Cell())
-        for each in judge.COUNTS:
-            setattr(mine, each, getattr(mine, each) + getattr(cell, each))
-        for most in ("ratio", "contract_ratio"):
-            setattr(mine, most, max(getattr(mine, most), getattr(cell, most)))
-    for kind, worst in other.worst.items():
-        if worst.ratio > into.worst[kind].ratio:
-            into.worst[kind] = worst
-    for defect, count in other.defects.items():
-        into.defects[defect] = into.defects.get(defect, 0) + count
-    for failure in other.failures:
-        if sum(mine.form is failure.form for mine in into.failures) < 3:
-            into.failures.append(failure)
 
 
 # --- the sweep -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ LAYERS = (
     ("known_defects", "faults", "special_values"),
     ("execute", "invariance"),
     ("judge", "outcomes"),
+    ("tally",),
     ("sweep",),
     ("planted", "peers", "sensitivity"),
     ("choices",),

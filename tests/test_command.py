@@ -14,8 +14,8 @@ import pytest
 from equivalences import sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, IDENTITIES, PITFALLS
-from equivalences.judge import Tally
 from equivalences.model import Form
+from equivalences.tally import Tally
 
 TINY = ("verify", "--identity", "logsumexp", "--format", "float32", "--examples", "1", "--jobs", "1")
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from equivalences import sweep
 from equivalences.catalogue import IDENTITIES
-from equivalences.judge import Judgement, Tally
+from equivalences.judge import Judgement
 from equivalences.model import Form, Identity, Problem
 from equivalences.report import failure
+from equivalences.tally import Tally, merge
 
 CI = hypothesis.settings.get_profile("ci")
 
@@ -53,7 +54,7 @@ def gate(identity: Identity, fmt: str, device: str, mode: str, profile: hypothes
     def drawn(problem: Problem, turn: int) -> None:
         part, layouts = Tally(identity, fmt), sweep.layouts(identity, problem, mode)
         hold(sweep.judged(part, problem, sweep.in_turn(layouts, turn), device, mode))
-        sweep.merge(tally, part)
+        merge(tally, part)
         for kind, worst in part.worst.items():
             hypothesis.target(worst.ratio, label=kind)
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from equivalences import exact, judge, sweep
 from equivalences.catalogue import IDENTITIES
-from equivalences.judge import KNOWN, OUTSIDE, UNDECIDED, Crash, Measurement, Tally
+from equivalences.judge import KNOWN, OUTSIDE, UNDECIDED, Crash, Measurement
 from equivalences.model import Form, Identity, Problem
 from equivalences.rounding import RULES, Call, Shadow, Tracker, Untracked
+from equivalences.tally import Tally
 
 # identity, what is wrong, the wrong form.  Wrong by little: the judge must not need a disaster.
 FAULTS = (

@@ -15,12 +15,13 @@ import torch
 from equivalences import execute, files, judge, sweep
 from equivalences.catalogue import IDENTITIES
 from equivalences.execute import LAYOUTS
-from equivalences.judge import Crash, Measurement, Tally
+from equivalences.judge import Crash, Measurement
 from equivalences.model import Array, Form, Identity, Problem
 from equivalences.report import failure, results
 from equivalences.report.environment import environment
 from equivalences.report.shrink import shrunk
 from equivalences.report.snippet import place, snippet
+from equivalences.tally import Tally
 
 
 def canonical(identity: Identity, problem: Problem, layout: str, axes: str, tensor: torch.Tensor) -> Array:

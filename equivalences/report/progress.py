@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from equivalences import sweep
-from equivalences.judge import Tally
+from equivalences.tally import Tally
 
 Cells = MutableMapping[tuple[str, str], Tally]
 Callback = Callable[[sweep.Progress], None]

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from equivalences.judge import Crash, Judgement, Tally
+from equivalences.judge import Crash, Judgement
 from equivalences.report.environment import environment
+from equivalences.tally import Tally
 
 SCHEMA = 2
 

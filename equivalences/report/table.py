@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
-from equivalences.judge import Cell, Crash, Tally, Worst
+from equivalences.judge import Crash
+from equivalences.tally import Cell, Tally, Worst
 
 _LABEL = 44  # characters of a form's label
 

@@ -1,0 +1,128 @@
+"""What many judgements of one identity in one format add up to: counts by form and region, the worst, the failures."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from equivalences import execute
+from equivalences.judge import INSIDE, KNOWN, Crash, Judgement
+from equivalences.model import Identity, Problem
+
+
+@dataclass
+class Worst:
+    """The largest error/allowance seen, and what reached it."""
+
+    ratio: float = 0.0
+    form: str = ""
+    region: str = ""
+    problem: Problem | None = None
+
+
+@dataclass
+class Cell:
+    """What was seen of one form in one format and region: numbers judged, informative, bounded, within contract."""
+
+    judged: int = 0
+    informative: int = 0
+    bounded: int = 0
+    stable: int = 0
+    known: int = 0
+    ratio: float = 0.0
+    contract_ratio: float = 0.0
+
+
+COUNTS = ("judged", "informative", "bounded", "stable", "known")  # of a cell, from one quantity of one run
+
+
+@dataclass
+class Tally:
+    """The sum of many judgements of one identity in one format."""
+
+    identity: Identity
+    format: str
+    problems: int = 0
+    numbers: int = 0
+    cells: dict[tuple[str, str, str], Cell] = field(default_factory=dict)  # (form label, quantity kind, region)
+    worst: dict[str, Worst] = field(default_factory=lambda: {"value": Worst(), "gradient": Worst()})
+    defects: dict[str, int] = field(default_factory=dict)
+    failures: list[Judgement] = field(default_factory=list)
+    seen: int = 0  # CRC-32 of the problems, in their order
+    fingerprints: dict[tuple[str, str], int] = field(default_factory=dict)  # (form label, quantity) -> CRC-32 of `got`
+
+    def add(self, judgement: Judgement) -> None:
+        """Takes in one judgement; failures are kept (the first few of a form), everything else is counted."""
+        if judgement.failed:
+            same = sum(f.form is judgement.form for f in self.failures)
+            if same < 3:
+                self.failures.append(judgement)
+        if isinstance(judgement, Crash):
+            return
+        m = judgement
+        kind = m.quantity.partition(" ")[0]
+        ratio = np.nan_to_num(np.where(m.verdict == INSIDE, m.ratio, 0.0), nan=0.0).ravel()
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            contract = np.nan_to_num(np.where(np.isfinite(m.contract), m.error / m.contract, 0.0), nan=0.0).ravel()
+        stable = (m.error <= m.contract) | np.isinf(m.contract)
+        counted = [np.ones(m.got.shape, dtype=bool), m.informative, np.isfinite(m.own), stable, m.verdict == KNOWN]
+        flags = np.stack(counted).reshape(len(COUNTS), -1)
+        self.numbers += m.got.size
+        got = np.where(np.isnan(m.got), np.nan, m.got).tobytes()  # one nan is as good as another
+        self.fingerprints[m.form.label, m.quantity] = zlib.crc32(
+            got, self.fingerprints.get((m.form.label, m.quantity), 0)
+        )
+        for defect in m.defects:
+            self.defects[defect] = self.defects.get(defect, 0) + int((m.verdict == KNOWN).sum())
+        bits, present = m.region.ravel(), int(np.bitwise_or.reduce(m.region, axis=None))
+        for index, region in enumerate(m.identity.domain.regions):
+            if not present >> index & 1:
+                continue
+            here = (bits & 1 << index).astype(bool)
+            cell = self.cells.setdefault((m.form.label, kind, region), Cell())
+            counts = np.count_nonzero(flags & here, axis=1).tolist()
+            for name, count in zip(COUNTS, counts, strict=True):
+                setattr(cell, name, getattr(cell, name) + count)
+            cell.contract_ratio = max(cell.contract_ratio, float(np.max(contract, where=here, initial=0.0)))
+            top = float(np.max(ratio, where=here, initial=0.0))
+            cell.ratio = max(cell.ratio, top)
+            if top > self.worst[kind].ratio:
+                self.worst[kind] = Worst(top, m.form.label, region, m.problem)
+
+    def vacuous(self) -> list[str]:
+        """What was declared and never tested: form and region without one informative number."""
+        missing = []
+        for form in self.identity.forms:
+            if not execute.exists(form) or self.format not in (form.formats or self.identity.formats):
+                continue
+            for region in form.regions or self.identity.regions or self.identity.domain.regions:
+                for kind in ("value", "gradient") if self.identity.wrt else ("value",):
+                    cell = self.cells.get((form.label, kind, region))
+                    if cell is None or not cell.informative:
+                        missing.append(f"{form.label}: {kind}, region {region}")
+        return missing
+
+
+def merge(into: Tally, other: Tally) -> None:
+    """Adds one tally of a cell to another."""
+    into.problems += other.problems
+    into.numbers += other.numbers
+    into.seen = zlib.crc32(other.seen.to_bytes(4, "big"), into.seen)
+    for of, fingerprint in other.fingerprints.items():
+        into.fingerprints[of] = zlib.crc32(fingerprint.to_bytes(4, "big"), into.fingerprints.get(of, 0))
+    for key, cell in other.cells.items():
+        mine = into.cells.setdefault(key, Cell())
+        for each in COUNTS:
+            setattr(mine, each, getattr(mine, each) + getattr(cell, each))
+        for most in ("ratio", "contract_ratio"):
+            setattr(mine, most, max(getattr(mine, most), getattr(cell, most)))
+    for kind, worst in other.worst.items():
+        if worst.ratio > into.worst[kind].ratio:
+            into.worst[kind] = worst
+    for defect, count in other.defects.items():
+        into.defects[defect] = into.defects.get(defect, 0) + count
+    for failure in other.failures:
+        if sum(mine.form is failure.form for mine in into.failures) < 3:
+            into.failures.append(failure)
