@@ -19,7 +19,7 @@ from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
 from equivalences.formats import FORMATS
 from equivalences.known_defects import KNOWN_DEFECTS
-from equivalences.model import Identity
+from equivalences.model import Form, Identity, Problem
 from equivalences.rounding import Tracker, assumptions
 from equivalences.rounding.arrays import add_up, numbers
 from equivalences.rounding.tracker import Shadow, Step
@@ -102,3 +102,20 @@ def test_sums_of_the_analysis_are_pairwise_along_every_dimension(dims: list[int]
     terms = n if dims in ([0], [1]) else 3 * n
     allowed = assumptions("cpu").at_sum_height(terms, threads=1) * u * terms * 0.1
     assert (abs(add_up(x, dims) - math.fsum([0.1] * terms)) <= allowed).all()
+
+
+@pytest.mark.filterwarnings("ignore:Warning only once for all operators")
+def test_a_broken_kernel_cannot_excuse_itself() -> None:
+    identity, form = IDENTITIES["sigmoid"], Form("1 / (1 + torch.exp(-z))")
+    problem = Problem("float32", {"z": np.array([0.5, 1.0, 2.0]), "g": np.ones(3)})
+    met = {}
+    for factor in (1.0, 1 + 2.0**-12):  # the rule of exp, and so the analysis' own value, must not use this one
+        library = torch.library.Library("aten", "IMPL")
+        library.impl("exp", lambda x, by=factor: torch.from_numpy(np.exp(x.detach().numpy()) * np.float32(by)), "CPU")
+        try:
+            met[factor] = judge.measure(identity, form, problem)[0].failed
+        finally:
+            library._destroy()
+            judge._cheap.cache_clear()
+            judge._contract.cache_clear()
+    assert list(met.values()) == [False, True]
