@@ -70,6 +70,8 @@ def _parser() -> _Parser:
     show.set_defaults(run=_show)
     special = commands.add_parser("special", help="what is right at inf, nan, nothing and nonsense, as Markdown")
     special.set_defaults(run=_special)
+    invariance = commands.add_parser("invariance", help="what depends on a row's place or on the threads, as Markdown")
+    invariance.set_defaults(run=_invariance)
     return parser
 
 
@@ -261,7 +263,7 @@ def _faults(asked: Any, console: Console) -> int:
     return FAILED if wrong else 0
 
 
-# --- list, show and special ------------------------------------------------------------------------------------------
+# --- list, show, special and invariance -----------------------------------------------------------------------
 
 
 def _list(asked: Any, console: Console) -> int:
@@ -288,6 +290,13 @@ def _special(asked: Any, console: Console) -> int:
     from equivalences.report import special
 
     print(special.page(), end="")
+    return 0
+
+
+def _invariance(asked: Any, console: Console) -> int:
+    from equivalences.report import invariance
+
+    print(invariance.page(), end="")
     return 0
 
 

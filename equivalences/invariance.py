@@ -1,7 +1,7 @@
 """Does a row's result depend on where it stands, or on the number of threads?  Bit by bit, and apart from accuracy.
 
 Both answers may be "yes" with every result within its allowance: what depends is a property of the kernels, to be
-known by whoever compares runs.  `python -m equivalences.invariance` prints the table of docs/invariance.md.
+known by whoever compares runs.  `python -m equivalences invariance` prints the page docs/invariance.md.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from equivalences.formats import FORMATS
 
-ROWS = 67  # every position of vectors of 64 numbers, and a tail
-COLUMNS = 5
+COUNTS = (2, 9, 67)  # of equal rows; the last: every position of vectors of 64 numbers, and a tail
+DRAWN, COLUMNS, SCALE = 8, 5, 3  # rows, and their normal logits
 BATCH = 2**17  # rows, enough for a second thread
 Run = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -95,11 +95,11 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 def positions(case: Case, fmt: str, seed: int = 0) -> dict[str, bool]:
     """For value and gradient: whether one row gives the same bits at every place of a batch of 1 to 67 of them."""
     generator = torch.Generator().manual_seed(seed)
-    rows = (torch.randn(8, COLUMNS, generator=generator) * 3).to(FORMATS[fmt].dtype)
+    rows = (torch.randn(DRAWN, COLUMNS, generator=generator) * SCALE).to(FORMATS[fmt].dtype)
     same = dict.fromkeys(QUANTITIES, True)
     for row in rows:
         alone = case.run(row[None].clone())
-        for count in (2, 9, ROWS):
+        for count in COUNTS:
             for name, want, got in zip(QUANTITIES, alone, case.run(row.expand(count, -1).contiguous()), strict=True):
                 same[name] &= _equal(got, want.expand_as(got))
     return same
@@ -108,7 +108,7 @@ def positions(case: Case, fmt: str, seed: int = 0) -> dict[str, bool]:
 def threads(case: Case, fmt: str, seed: int = 0) -> dict[str, bool]:
     """For value and gradient: whether one thread and two give the same bits for a large batch."""
     generator = torch.Generator().manual_seed(seed)
-    z = (torch.randn(BATCH, COLUMNS, generator=generator) * 3).to(FORMATS[fmt].dtype)
+    z = (torch.randn(BATCH, COLUMNS, generator=generator) * SCALE).to(FORMATS[fmt].dtype)
     before, found = torch.get_num_threads(), []
     try:
         for count in (1, 2):
@@ -128,27 +128,3 @@ def measured() -> list[tuple[str, str, str, str]]:
                 found += [(case.name, fmt, name, "position") for name, same in positions(case, fmt).items() if not same]
             found += [(case.name, fmt, name, "threads") for name, same in threads(case, fmt).items() if not same]
     return found
-
-
-def markdown() -> str:
-    """The table of everything that was looked at; a dot is "the same bits"."""
-    differs = set(measured())
-    lines = [
-        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}: p: depends on the position of the row; "
-        "t: on the number of threads (1 or 2)",
-        "",
-        "| loss | " + " | ".join(f"{fmt} {name}" for fmt in FORMATS for name in QUANTITIES) + " |",
-        "|---|" + "---|" * (len(FORMATS) * len(QUANTITIES)),
-    ]
-    for case in CASES:
-        cells = [
-            "".join(mark for mark, what in (("p", "position"), ("t", "threads")) if (case.name, f, q, what) in differs)
-            for f in FORMATS
-            for q in QUANTITIES
-        ]
-        lines.append(f"| {case.name} | " + " | ".join(cell or "." for cell in cells) + " |")
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(markdown())

@@ -126,6 +126,13 @@ def _balls(identity: Identity, problem: Problem, precision: int) -> Mapping[str,
     return {"value": found.value} | {f"gradient {name}": ball for name, ball in found.gradients.items()}
 
 
+def _first(identity: Identity, problem: Problem) -> tuple[bool, Mapping[str, Enclosure]]:
+    """Whether the cheap enclosure will do to begin with, and what to begin with."""
+    if problem.format != "float64" and not identity.bitwise:
+        return True, _cheap(identity, problem)
+    return False, _balls(identity, problem, PRECISIONS[0])
+
+
 def layouts(identity: Identity) -> tuple[str, ...]:
     """The layouts in which an identity is judged."""
     return identity.layouts or identity.domain.layouts
@@ -200,8 +207,8 @@ def decide(
     identity: Identity, problem: Problem, quantity: str, got: Array, allowance: Array
 ) -> tuple[Array, Array, Enclosure]:
     """The verdict on every number, an upper bound of its error, and the enclosure of the exact values that decided."""
-    cheap = problem.format != "float64" and not identity.bitwise
-    ball = (_cheap(identity, problem) if cheap else _balls(identity, problem, PRECISIONS[0]))[quantity]
+    cheap, first = _first(identity, problem)
+    ball = first[quantity]
     verdict, error = _decide(ball, got, allowance)
     # A failure is only ever pronounced by balls.
     for precision in PRECISIONS[0 if cheap else 1 :]:
@@ -245,9 +252,7 @@ def _judged(
 
 def enclosure(m: Measurement) -> Enclosure:
     """The exact numbers of a measurement, as it was judged: what another result can be held against."""
-    if m.problem.format == "float64" or m.identity.bitwise:
-        return _balls(m.identity, m.problem, PRECISIONS[0])[m.quantity]
-    return _cheap(m.identity, m.problem)[m.quantity]
+    return _first(m.identity, m.problem)[1][m.quantity]
 
 
 def excused(
