@@ -208,6 +208,31 @@ KNOWN_DEFECTS = (
         )
     ),
     KnownDefect(
+        name="foreach_mul-16bit-number",
+        operation="_foreach_mul",
+        formats=("bfloat16", "float16"),
+        as_is=as_is.foreach_mul_rounds_its_number,
+        identity="sgd_momentum_step",
+        form="SGD(foreach=True)",
+        layout="contiguous",
+        witness=Problem(
+            "float16",
+            {
+                **_STEP,
+                "w": np.array([0.0]),
+                "d": np.array([-0.004535675048828125]),
+                "m": np.array([0.0045166015625]),
+                "momentum": 0.9,
+                "first": False,
+            },
+        ),
+        why="torch._foreach_mul_(tensors, 0.9) rounds 0.9 to 16 bits, tensor.mul_(0.9) does not: mul_ makes a C++ "
+        "number the first operand, and the kernel takes only the second one in float32; one rounding more for the "
+        "moments of SGD and Adam with foreach=True (0.999 is 1 in bfloat16)",
+        link="",
+        seen=("2.8.0", "2.13.0", "2.14.1", "2.15.0"),
+    ),
+    KnownDefect(
         name="fused-sgd-16bit-blocks",
         operation="_fused_sgd",
         formats=("bfloat16", "float16"),

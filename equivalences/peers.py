@@ -153,11 +153,11 @@ _WITH_LOGITS = ("nn.functional.binary_cross_entropy_with_logits", "input target 
 _OF_TARGET = "input target"
 
 # identity -> operator in `op_db` whose function it is, and the names of its arguments.
-# Not mapped yet: logsumexp, linear_cross_entropy.
 OPERATORS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("softmax", "softmax_shift_invariance", "softmax_permutation"), ("softmax", "input dim")),
     "softmin": ("nn.functional.softmin", "input dim"),
     "log_softmax": ("log_softmax", "input dim"),
+    **dict.fromkeys(("logsumexp", "logsumexp_shift"), ("logsumexp", "input dim")),
     **dict.fromkeys(
         (
             "cross_entropy", "cross_entropy_reduced", "soft_cross_entropy", "cross_entropy_options",
@@ -187,7 +187,11 @@ OPERATORS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("soft_margin_loss", "soft_margin_loss_reduced"), ("nn.functional.soft_margin_loss", _OF_TARGET)),
     "multilabel_soft_margin_loss": ("nn.functional.multilabel_soft_margin_loss", _OF_TARGET),
     "mean_squared_error": ("nn.functional.mse_loss", _OF_TARGET),
-    "linear": ("nn.functional.linear", "input weight bias"),
+    "linear": ("nn.functional.linear", "input linear_weight linear_bias"),
+    **dict.fromkeys(
+        ("linear_cross_entropy", "linear_cross_entropy_rows", "linear_soft_cross_entropy"),
+        ("nn.functional.linear_cross_entropy", "input linear_weight target"),
+    ),
 }  # fmt: skip
 
 
@@ -240,14 +244,20 @@ def _taken(identity: Identity, given: Mapping[str, Any]) -> dict[str, Any] | Non
     axes, x, target = identity.domain.axes, given["input"], given.get("target")
     example = _patterns(identity)[0]
     if "x" in axes:
-        bias = given.get("bias")
-        if x.dim() != 2 or bias is None or not x.numel():
+        matrix, bias = given["linear_weight"], given.get("linear_bias")
+        if x.dim() != 2 or matrix.dim() != 2 or not x.numel():
             return None
-        items = {"x": x, "W": given["weight"], "b": bias}
+        items = {"x": x, "W": matrix, "b": matrix.new_zeros(len(matrix)) if bias is None else bias}
+        if "y" in axes or "p" in axes:
+            if target is None or ("y" in axes) == target.is_floating_point():
+                return None
+            items["y" if "y" in axes else "p"] = target
     elif axes.get("z", axes.get("p")) == "RC":
         if x.dim() == 0 or not x.numel():
             return None
         dim = given.get("dim", 1 if x.dim() > 1 else 0)
+        if isinstance(dim, tuple) and len(dim) == 1:
+            (dim,) = dim
         if not isinstance(dim, int):
             return None
         items = {"z": _rows(x, dim)}
@@ -302,12 +312,13 @@ def _labels(identity: Identity) -> str:
 
 
 def _weight(weight: Tensor | None, x: Tensor, items: Mapping[str, Any], axes: str) -> Any:
-    """A sample's weight for each class ("C"), for each number ("R"), or for all ("")."""
+    """A sample's weight for each class ("C", "K"), for each number ("R"), or for all ("")."""
+    of_classes = axes in ("C", "K")
     if weight is None:
-        return None if axes == "C" else torch.ones(x.numel() if axes else ())
+        return None if of_classes else torch.ones(x.numel() if axes else ())
     if axes == "":
         return weight.reshape(-1)[0]
-    return weight if axes == "C" else weight.expand_as(x).reshape(-1)
+    return weight if of_classes else weight.expand_as(x).reshape(-1)
 
 
 @lru_cache(maxsize=1)

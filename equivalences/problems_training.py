@@ -319,10 +319,14 @@ def steps(*, adam: bool) -> Domain:
         pick = _Pick(rows.shared(12, LABEL))
         options = _rates(pick)
         lr = options["lr"]
-        scale = np.abs(d) + 2.0**-6 * (v[:, 5] < 0.5)
-        m = np.where(v[:, 1] < 0.2, 0.0, (2 * v[:, 2] - 1) * scale)
-        decay = {"weight_decay": pick(0.0, 0.01, 0.1, 0.0), "maximize": pick(False, False, True)}
+        momentum, dampening = pick((0.9, 0.0), (0.5, 0.25), (0.9, 0.1), (0.99, 0.0), (0.8, 0.0))
+        kept, taken = (options["beta1"], 1 - options["beta1"]) if adam else (momentum, 1 - dampening)
+        decay = {"weight_decay": pick(0.0, 0.0, 0.01, 0.1), "maximize": pick(False, False, True)}
         w = np.select([v[:, 0] < 0.15, v[:, 0] < 0.3], [lr * d, 256 * (1 + v[:, 3])], 2 * v[:, 3] - 1)
+        # No momentum yet, one that the gradient cancels (the rounding of either shows), or any.
+        gradient = (-d if decay["maximize"] else d) + decay["weight_decay"] * w
+        scale = np.abs(d) + 2.0**-6 * (v[:, 5] < 0.5)
+        m = np.select([v[:, 1] < 0.2, v[:, 1] > 0.7], [0.0, -gradient * taken / kept], (2 * v[:, 2] - 1) * scale)
         items = {"w": w, "d": d, "m": m}
         if adam:
             step = pick(0, 1, 2, 9, 999)
@@ -332,7 +336,6 @@ def steps(*, adam: bool) -> Domain:
                 items |= dict.fromkeys(("m", "v", "top"), 0 * d)
             options["step"] = step
         else:
-            momentum, dampening = pick(0.9, 0.5), pick(0.0, 0.25, 0.1)
             options = {"lr": lr, "first": pick(False, True), "momentum": momentum, "dampening": dampening}
             options["nesterov"] = dampening == 0 and pick(False, True)
         return {name: rows.exact(item) for name, item in items.items()} | options | decay

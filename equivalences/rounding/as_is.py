@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from equivalences import formats
 from equivalences.rounding.arithmetic import product, rounded
 from equivalences.rounding.arrays import as_array, held, unbounded
 from equivalences.rounding.assumptions import cascade_power
@@ -111,15 +112,34 @@ def fused_ignores_strides(call: Call) -> list[Shadow]:
 
 
 def fused_sgd_skips_blocks(call: Call) -> list[Shadow]:
-    """Full vectors of 16-bit numbers (8 at least) keep their old values, and their momentum is read as float32."""
+    """Full vectors of 16-bit numbers (8 at least) keep their old values; their momentum is read as float32.
+
+    The first momentum, which is the gradient, has the weight decay rounded to 16 bits in it.
+    """
     before = [call.shadow(parameter) for parameter in call.args[0]]
     found = fused_ignores_strides(call)
     for i, (old, new) in enumerate(zip(before, found, strict=True)):
         if old.v.size >= 8:
             found[i] = Shadow(new.v, new.e + old.e + abs(new.v - old.v) * (1 + CLOSE))
-            if call.args[2] and not call.kwargs["is_first_step"]:
-                buffer = call.args[2][i]
-                call.tracker.write(buffer, Shadow(call.shadow(buffer).v, np.full(buffer.shape, np.inf)))
+            if call.args[2]:
+                buffer, decay = call.args[2][i], call.kwargs["weight_decay"]
+                off = abs(held(decay, buffer.dtype) - decay) if call.kwargs["is_first_step"] else np.inf
+                moved = off * (abs(old.v) + old.e).max() * (1 + call.format.u)  # of whichever number the walk has met
+                v, e = call.shadow(buffer)
+                call.tracker.write(buffer, Shadow(v, e + (0.0 if off == 0 else moved)))
+    return found
+
+
+def foreach_mul_rounds_its_number(call: Call) -> list[Shadow]:
+    """In place, a number is rounded to the 16-bit format before it is used: mul_ makes it the first operand."""
+    found = RULES["_foreach_mul"](call)
+    assert isinstance(found, list)
+    factors = call.args[1] if isinstance(call.args[1], (list, tuple)) else [call.args[1]] * len(found)
+    for i, (tensor, factor) in enumerate(zip(call.args[0], factors, strict=False)):
+        if call.func._schema.is_mutable and not isinstance(factor, Tensor):
+            x, (v, e) = call.shadow(tensor), found[i]
+            off = abs(held(float(factor), tensor.dtype) - factor)
+            found[i] = Shadow(v, e + off * (abs(x.v) + x.e) * (1 + formats.of(tensor.dtype).u))
     return found
 
 
