@@ -92,8 +92,8 @@ def _lines(several: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield ""
     yield "## Kernels alone"
     yield ""
-    yield f"Forms whose value is one operation; what stays below {KERNEL} is in italics.  Labels and truth values"
-    yield "(`argmax`, `gt`) are right or wrong: they use nothing of an allowance."
+    yield f"Forms whose value is one operation; what stays below {KERNEL} is in italics.  Labels, truth values"
+    yield "and selections (`argmax`, `gt`, `relu`, `clamp`) are right or wrong: they use nothing of an allowance."
     yield ""
     by_kernel: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     by_family: dict[tuple[str, str], list[float]] = defaultdict(list)
