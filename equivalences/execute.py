@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from equivalences import formats
 from equivalences.model import Array, Form, Identity, Problem
 from equivalences.rounding import Tracker
+from equivalences.rounding.arrays import as_tensor
 from equivalences.rounding.tracker import Rule, Step
 
 MODES = ("eager", "compiled")
@@ -142,7 +143,7 @@ _NAMES = {"torch": torch, "F": F, "nn": nn, "math": math}
 
 
 @lru_cache(maxsize=4096)
-def _compiled(expression: str) -> CodeType:
+def _parsed(expression: str) -> CodeType:
     return compile(expression, "<layout>", "eval")
 
 
@@ -165,7 +166,7 @@ def arguments(
             tensor = tensor.to(dtype)
         code = layout_code(identity, problem, plan, name)
         with torch.no_grad():
-            laid = tensor.to(device) if code == "x" else eval(_compiled(code), {"torch": torch, "x": tensor.to(device)})
+            laid = tensor.to(device) if code == "x" else eval(_parsed(code), {"torch": torch, "x": tensor.to(device)})
         taken[name] = laid.detach()
     taken["dim"] = plan.dim
     return taken
@@ -272,8 +273,8 @@ class Outcome:
         return next((step for step in self.steps if step.excessive()), None)
 
 
-def canonical(identity: Identity, layout: Layout, rows: int, axes: str, numbers: Tensor | Array) -> Array:
-    x = torch.as_tensor(numbers).detach().to("cpu", torch.float64)
+def canonical(identity: Identity, layout: Layout, rows: int, axes: str, tensor: Tensor) -> Array:
+    x = tensor.detach().to("cpu", torch.float64)
     if axes == "RC":
         x = layout.back(x, rows)
     elif axes == "R":
@@ -338,8 +339,8 @@ def run(
             results = both()
     axes = {"value": identity.out} | {f"gradient {name}": identity.domain.axes[name] for name in leaves}
 
-    def laid_back(quantity: str, numbers: Tensor | Array) -> Array:
-        return canonical(identity, plan, rows, axes[quantity], numbers)
+    def laid_back(quantity: str, tensor: Tensor) -> Array:
+        return canonical(identity, plan, rows, axes[quantity], tensor)
 
     got = {quantity: laid_back(quantity, tensor) for quantity, tensor in results.items()}
     dtypes = {quantity: tensor.dtype for quantity, tensor in results.items()}
@@ -349,8 +350,8 @@ def run(
     return Outcome(
         got,
         dtypes,
-        {quantity: laid_back(quantity, shadow.v) for quantity, shadow in shadows.items()},
-        {quantity: laid_back(quantity, shadow.e) for quantity, shadow in shadows.items()},
+        {quantity: laid_back(quantity, as_tensor(shadow.v)) for quantity, shadow in shadows.items()},
+        {quantity: laid_back(quantity, as_tensor(shadow.e)) for quantity, shadow in shadows.items()},
         frozenset(tracker.operations),
         tuple(tracker.steps),
     )

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import hypothesis
 import numpy as np
@@ -239,6 +239,11 @@ def _rows(x: Tensor, dim: int) -> Tensor:
     return x.movedim(dim, -1).reshape(-1, x.shape[dim])
 
 
+def _fits(target: Tensor | None, axes: Mapping[str, str]) -> TypeGuard[Tensor]:
+    """Whether a sample's target is of the kind that the identity has: labels `y` or probabilities `p`."""
+    return target is not None and target.is_floating_point() != ("y" in axes)
+
+
 def _taken(identity: Identity, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """The items of the identity in an operator's arguments; None if the sample has not what the identity needs."""
     axes, x, target = identity.domain.axes, given["input"], given.get("target")
@@ -249,7 +254,7 @@ def _taken(identity: Identity, given: Mapping[str, Any]) -> dict[str, Any] | Non
             return None
         items = {"x": x, "W": matrix, "b": matrix.new_zeros(len(matrix)) if bias is None else bias}
         if "y" in axes or "p" in axes:
-            if target is None or ("y" in axes) == target.is_floating_point():
+            if not _fits(target, axes):
                 return None
             items["y" if "y" in axes else "p"] = target
     elif axes.get("z", axes.get("p")) == "RC":
@@ -262,7 +267,7 @@ def _taken(identity: Identity, given: Mapping[str, Any]) -> dict[str, Any] | Non
             return None
         items = {"z": _rows(x, dim)}
         if "y" in axes or "p" in axes:
-            if target is None or ("y" in axes) == target.is_floating_point():
+            if not _fits(target, axes):
                 return None
             items |= {"y": target.reshape(-1)} if "y" in axes else {"p": _rows(target, dim)}
     else:

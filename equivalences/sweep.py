@@ -33,7 +33,7 @@ from equivalences import execute, judge, problems
 from equivalences.catalogue import IDENTITIES
 from equivalences.judge import Crash, Judgement
 from equivalences.model import Form, Identity, Problem
-from equivalences.tally import Tally, merge
+from equivalences.tally import Tally
 
 BATCH = 50  # drawn problems a unit
 EXAMPLES = {"eager": 10, "compiled": 4}  # drawn problems of an identity in a format, unless told otherwise
@@ -196,7 +196,7 @@ def sweep(
         waiting[(*key, unit.batch)] = part
         tally = cells.setdefault(key, Tally(unit.identity, unit.format))
         while (following := waiting.pop((*key, merged[key]), None)) is not None:  # in order, whoever comes first
-            merge(tally, following)
+            tally.merge(following)
             merged[key] += 1
         progress(Progress(done, len(work), tally))
         if merged[key] == batches[key]:

@@ -22,6 +22,9 @@ class Worst:
     problem: Problem | None = None
 
 
+COUNTS = ("judged", "informative", "bounded", "stable", "known")  # the first fields of a cell: what adds up
+
+
 @dataclass
 class Cell:
     """What was seen of one form in one format and region: numbers judged, informative, bounded, within contract."""
@@ -34,8 +37,12 @@ class Cell:
     ratio: float = 0.0
     contract_ratio: float = 0.0
 
-
-COUNTS = ("judged", "informative", "bounded", "stable", "known")  # of a cell, from one quantity of one run
+    def add(self, other: Cell) -> None:
+        """Takes in what was seen elsewhere."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.ratio = max(self.ratio, other.ratio)
+        self.contract_ratio = max(self.contract_ratio, other.contract_ratio)
 
 
 @dataclass
@@ -56,9 +63,7 @@ class Tally:
     def add(self, judgement: Judgement) -> None:
         """Takes in one judgement; failures are kept (the first few of a form), everything else is counted."""
         if judgement.failed:
-            same = sum(f.form is judgement.form for f in self.failures)
-            if same < 3:
-                self.failures.append(judgement)
+            self._keep(judgement)
         if isinstance(judgement, Crash):
             return
         m = judgement
@@ -81,15 +86,35 @@ class Tally:
             if not present >> index & 1:
                 continue
             here = (bits & 1 << index).astype(bool)
-            cell = self.cells.setdefault((m.form.label, kind, region), Cell())
-            counts = np.count_nonzero(flags & here, axis=1).tolist()
-            for name, count in zip(COUNTS, counts, strict=True):
-                setattr(cell, name, getattr(cell, name) + count)
-            cell.contract_ratio = max(cell.contract_ratio, float(np.max(contract, where=here, initial=0.0)))
-            top = float(np.max(ratio, where=here, initial=0.0))
-            cell.ratio = max(cell.ratio, top)
-            if top > self.worst[kind].ratio:
-                self.worst[kind] = Worst(top, m.form.label, region, m.problem)
+            top, of_contract = (float(np.max(x, where=here, initial=0.0)) for x in (ratio, contract))
+            judged, informative, bounded, within, known = np.count_nonzero(flags & here, axis=1).tolist()
+            seen = Cell(judged, informative, bounded, within, known, top, of_contract)
+            self.cells.setdefault((m.form.label, kind, region), Cell()).add(seen)
+            self._reach(kind, Worst(top, m.form.label, region, m.problem))
+
+    def _keep(self, failure: Judgement) -> None:
+        if sum(kept.form is failure.form for kept in self.failures) < 3:
+            self.failures.append(failure)
+
+    def _reach(self, kind: str, worst: Worst) -> None:
+        if worst.ratio > self.worst[kind].ratio:
+            self.worst[kind] = worst
+
+    def merge(self, other: Tally) -> None:
+        """Takes in another tally of the same cell, of problems that come after its own."""
+        self.problems += other.problems
+        self.numbers += other.numbers
+        self.seen = zlib.crc32(other.seen.to_bytes(4, "big"), self.seen)
+        for of, fingerprint in other.fingerprints.items():
+            self.fingerprints[of] = zlib.crc32(fingerprint.to_bytes(4, "big"), self.fingerprints.get(of, 0))
+        for key, cell in other.cells.items():
+            self.cells.setdefault(key, Cell()).add(cell)
+        for kind, worst in other.worst.items():
+            self._reach(kind, worst)
+        for defect, count in other.defects.items():
+            self.defects[defect] = self.defects.get(defect, 0) + count
+        for failure in other.failures:
+            self._keep(failure)
 
     def vacuous(self) -> list[str]:
         """What was declared and never tested: form and region without one informative number."""
@@ -103,26 +128,3 @@ class Tally:
                     if cell is None or not cell.informative:
                         missing.append(f"{form.label}: {kind}, region {region}")
         return missing
-
-
-def merge(into: Tally, other: Tally) -> None:
-    """Adds one tally of a cell to another."""
-    into.problems += other.problems
-    into.numbers += other.numbers
-    into.seen = zlib.crc32(other.seen.to_bytes(4, "big"), into.seen)
-    for of, fingerprint in other.fingerprints.items():
-        into.fingerprints[of] = zlib.crc32(fingerprint.to_bytes(4, "big"), into.fingerprints.get(of, 0))
-    for key, cell in other.cells.items():
-        mine = into.cells.setdefault(key, Cell())
-        for each in COUNTS:
-            setattr(mine, each, getattr(mine, each) + getattr(cell, each))
-        for most in ("ratio", "contract_ratio"):
-            setattr(mine, most, max(getattr(mine, most), getattr(cell, most)))
-    for kind, worst in other.worst.items():
-        if worst.ratio > into.worst[kind].ratio:
-            into.worst[kind] = worst
-    for defect, count in other.defects.items():
-        into.defects[defect] = into.defects.get(defect, 0) + count
-    for failure in other.failures:
-        if sum(mine.form is failure.form for mine in into.failures) < 3:
-            into.failures.append(failure)

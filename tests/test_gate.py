@@ -15,7 +15,7 @@ from equivalences.catalogue import IDENTITIES
 from equivalences.judge import Judgement
 from equivalences.model import Form, Identity, Problem
 from equivalences.report import failure
-from equivalences.tally import Tally, merge
+from equivalences.tally import Tally
 
 CI = hypothesis.settings.get_profile("ci")
 
@@ -54,7 +54,7 @@ def gate(identity: Identity, fmt: str, device: str, mode: str, profile: hypothes
     def drawn(problem: Problem, turn: int) -> None:
         part, layouts = Tally(identity, fmt), sweep.layouts(identity, problem, mode)
         hold(sweep.judged(part, problem, sweep.in_turn(layouts, turn), device, mode))
-        merge(tally, part)
+        tally.merge(part)
         for kind, worst in part.worst.items():
             hypothesis.target(worst.ratio, label=kind)
 

@@ -16,6 +16,7 @@ from equivalences.execute import LAYOUTS
 from equivalences.model import Array, Form, Identity, Problem
 from equivalences.own.audit import Watch
 from equivalences.rounding import Tracker
+from equivalences.rounding.arrays import as_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +160,7 @@ def _stored(identity: Identity, problem: Problem, layout: str, device: str) -> d
         }
     axes = identity.domain.axes
     return {
-        f"gradient {name}": execute.canonical(identity, plan, rows, axes[name], tracker.shadow(x).e)
+        f"gradient {name}": execute.canonical(identity, plan, rows, axes[name], as_tensor(tracker.shadow(x).e))
         for name, x in scaled.items()
     }
 

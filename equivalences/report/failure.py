@@ -179,7 +179,7 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 def _excess(step: Step) -> tuple[float, tuple[int, ...]]:
     """The largest error/bound of one operation's result, as far as float64 tells, and where."""
-    computed, exact, bound = (step.computed, step.v, step.e)
+    computed, exact, bound = step.computed, step.v, step.e
     if not computed.size:
         return 0.0, ()
     with np.errstate(all="ignore"):

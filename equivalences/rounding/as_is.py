@@ -122,11 +122,13 @@ def fused_sgd_skips_blocks(call: Call) -> list[Shadow]:
         if old.v.size >= 8:
             found[i] = Shadow(new.v, new.e + old.e + abs(new.v - old.v) * (1 + CLOSE))
             if call.args[2]:
-                buffer, decay = call.args[2][i], call.kwargs["weight_decay"]
-                off = abs(held(decay, buffer.dtype) - decay) if call.kwargs["is_first_step"] else np.inf
-                moved = off * (abs(old.v) + old.e).max() * (1 + call.format.u)  # of whichever number the walk has met
+                buffer, moved = call.args[2][i], np.inf
+                if call.kwargs["is_first_step"]:
+                    decay = call.kwargs["weight_decay"]
+                    largest = (abs(old.v) + old.e).max()  # the walk may have met any
+                    moved = abs(held(decay, buffer.dtype) - decay) * largest * (1 + call.format.u)
                 v, e = call.shadow(buffer)
-                call.tracker.write(buffer, Shadow(v, e + (0.0 if off == 0 else moved)))
+                call.tracker.write(buffer, Shadow(v, e + moved))
     return found
 
 
@@ -134,9 +136,11 @@ def foreach_mul_rounds_its_number(call: Call) -> list[Shadow]:
     """In place, a number is rounded to the 16-bit format before it is used: mul_ makes it the first operand."""
     found = RULES["_foreach_mul"](call)
     assert isinstance(found, list)
+    if not call.func._schema.is_mutable:
+        return found
     factors = call.args[1] if isinstance(call.args[1], (list, tuple)) else [call.args[1]] * len(found)
-    for i, (tensor, factor) in enumerate(zip(call.args[0], factors, strict=False)):
-        if call.func._schema.is_mutable and not isinstance(factor, Tensor):
+    for i, (tensor, factor) in enumerate(zip(call.args[0], factors, strict=True)):
+        if not isinstance(factor, Tensor):
             x, (v, e) = call.shadow(tensor), found[i]
             off = abs(held(float(factor), tensor.dtype) - factor)
             found[i] = Shadow(v, e + off * (abs(x.v) + x.e) * (1 + formats.of(tensor.dtype).u))
