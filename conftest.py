@@ -1,3 +1,17 @@
-"""Loads the suite's pytest options and Hypothesis profiles for every test below this folder."""
+"""Loads the suite's pytest options and Hypothesis profiles for every test below; the profile `dev` is a quick look."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
 
 pytest_plugins = ["equivalences.plugin", "benchmarks.plugin"]
+
+LEFT_OUT = pytest.mark.skip(reason="slow, and this is a quick look: --hypothesis-profile=ci has it")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if hypothesis.settings.get_current_profile_name() == "dev":
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(LEFT_OUT)

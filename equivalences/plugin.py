@@ -22,11 +22,10 @@ from equivalences.formats import FORMATS
 _COMMON = hypothesis.settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 _STEPS = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
-hypothesis.settings.register_profile("dev", _COMMON, max_examples=25, phases=_STEPS)
+hypothesis.settings.register_profile("dev", _COMMON, max_examples=8, phases=_STEPS)
 hypothesis.settings.register_profile("ci", _COMMON, max_examples=100, derandomize=True, database=None, phases=_STEPS)
 hypothesis.settings.register_profile("nightly", _COMMON, max_examples=2000, phases=(*_STEPS, Phase.target))
-# Unless --hypothesis-profile names another.  Hypothesis itself has loaded its profile ci where it sees that this is CI.
-hypothesis.settings.load_profile("ci" if hypothesis.settings.get_current_profile_name() == "ci" else "dev")
+hypothesis.settings.load_profile("ci")  # unless --hypothesis-profile names another
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -351,7 +351,19 @@ def scalars(
         reduction=reduction,
         layouts=layouts,
     )
-    return replace(found, exhaustive=exhaustive, elementwise=out == "R")
+    edges = found.edges if out else lambda format: _with_lone_rows(found, found.edges(format))
+    return replace(found, edges=edges, exhaustive=exhaustive, elementwise=out == "R")
+
+
+def _with_lone_rows(domain: Domain, edges: list[Problem]) -> list[Problem]:
+    """The mildest row of each region, a problem of its own: a total's allowance is that of its worst row."""
+    problem = max(edges, key=lambda edge: len(edge["z"]))
+    at, size = domain.locate(problem), np.abs(problem["z"])
+    for region in np.unique(at):
+        row = int(np.argmin(np.where(at == region, size, np.inf)))
+        alone = {name: problem[name][row : row + 1] for name, axes in domain.axes.items() if axes == "R"}
+        edges.append(Problem(problem.format, {**problem.items, **alone}))
+    return edges
 
 
 def layers(

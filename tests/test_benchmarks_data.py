@@ -246,6 +246,7 @@ LEARNED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 @pytest.mark.usefixtures("default_root")
 def test_what_the_recipes_learn(name: str) -> None:

@@ -15,6 +15,7 @@ from benchmarks import machine
 from benchmarks.cases import CASES
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark (the test extra)")
+pytestmark = pytest.mark.slow  # each starts a pytest
 
 ROOT = Path(__file__).parent.parent
 CPU = {"devices": {"cpu": {"name": "Some CPU", "clocks": {"MHz": 2000.0}}}}

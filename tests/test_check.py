@@ -130,6 +130,7 @@ def test_right_is_right_in_every_region(fn: Any, followed: bool) -> None:
             assert met >= set(regions), (fmt, quantity)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own import
 def test_compiled_code_is_what_is_judged() -> None:
     # A few seconds: one graph forward, one backward.
@@ -356,6 +357,7 @@ def test_the_report_is_plain_data() -> None:
         report.raise_if_failed(accept={"wrong"})
 
 
+@pytest.mark.slow
 def test_the_same_question_has_the_same_answer() -> None:
     def data(report: Report) -> dict[str, Any]:
         return {key: item for key, item in report.as_dict().items() if key != "seconds"}

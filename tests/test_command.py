@@ -95,6 +95,7 @@ def test_sharpness_takes_the_largest_and_names_what_is_low(command: Callable[...
     assert "different releases of torch" in said
 
 
+@pytest.mark.slow
 def test_compare_tells_other_bits_from_new_failures(
     command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -200,6 +201,7 @@ def test_list_and_show_know_everything(command: Callable[..., Outcome]) -> None:
             assert command("show", pitfall.name)[0] == 0
 
 
+@pytest.mark.slow
 def test_the_module_runs() -> None:
     arguments = [sys.executable, "-m", "equivalences", "show", "nothing"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)

@@ -42,6 +42,7 @@ def options(loss: Identity) -> dict[str, object]:
     return {"ignore_index": -100, "weight": None, "label_smoothing": 0.0, "reduction": "mean", "g": np.array(1.0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "fmt"), [(CLASSES, "bfloat16"), (CLASSES, "float16"), (SCALARS, "bfloat16")])
 def test_a_million_rows(loss: Identity, fmt: str) -> None:
     rows = np.arange(2**20) % KINDS
@@ -53,6 +54,7 @@ def test_a_million_rows(loss: Identity, fmt: str) -> None:
         assert measured.informative.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [CLASSES, SCALARS], ids=lambda loss: loss.name)
 def test_thirty_million_rows(loss: Identity) -> None:
     """The sixteen rows are followed alone; their repetitions have the same errors, and sum by the rule for sums."""

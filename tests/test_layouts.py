@@ -28,6 +28,7 @@ def problem(name: str, fmt: str, rows: int, columns: int, equal: bool) -> Proble
     return Problem(fmt, {"z": z[:, 0], "t": label.astype(float) % 2, "g": upstream[:, 0]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ["log_softmax", "cross_entropy", "binary_cross_entropy"])
 def test_sizes(name: str, layout: str) -> None:

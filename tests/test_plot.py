@@ -102,6 +102,7 @@ def texts(figure: Any) -> str:
     return " ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text) if text.get_visible())
 
 
+@pytest.mark.slow
 def test_every_picture_is_written_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.json").write_text(json.dumps(results()))
     (tmp_path / "b.json").write_text(json.dumps(record()))

@@ -90,11 +90,13 @@ def test_edges_are_few_and_reach_every_region(domain: Domain, format: str) -> No
     edges = domain.edges(format)
     for problem in edges:
         check(domain, problem)
-    assert len(edges) <= 8
+    lone = [problem for problem in edges[8:] if len(problem["z"]) == 1]  # of the totals: a row a region
+    assert len(edges) <= 8 + len(lone) <= 8 + len(domain.regions)
     assert reached(domain, edges) == set(domain.regions)
     assert edges == domain.edges(format)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @named([DOMAINS[i] for i in (2, 7, 10)])
 def test_drawn_problems_are_sound_and_reach_every_region(domain: Domain, format: str) -> None:
@@ -219,6 +221,7 @@ DISCOVERIES: dict[str, Callable[[Problem], Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_hypothesis_finds_what_matters() -> None:
     some = drawn(problems.classes(**EVERYTHING), "float32", 600)  # what is drawn depends on the modules imported
     missing = [wanted for wanted, holds in DISCOVERIES.items() if not any(holds(problem) for problem in some)]

@@ -166,6 +166,7 @@ def test_environment_names_what_a_measurement_depends_on() -> None:
     assert found["device"]["name"]
 
 
+@pytest.mark.slow
 def test_tallies_survive_the_journey_between_processes() -> None:
     identities = [IDENTITIES["logsumexp"]]
     here, there = (

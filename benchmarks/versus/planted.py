@@ -84,4 +84,45 @@ def _product() -> Pass:
     return lambda: a @ b
 
 
-CASES = (Case("planted/loss", _loss), Case("planted/step", _step), Case("planted/product", _product))
+def _adam() -> Pass:
+    """One step of fused Adam on the 784-128-10 network: the time goes into memory that is read, changed and written."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(784, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return optimizer.step
+
+
+def _softmax() -> Pass:
+    """Softmax of many classes: the time goes into exponentials."""
+    torch.manual_seed(0)
+    z = torch.randn(64, 1000)
+    return lambda: F.softmax(z, 1)
+
+
+def _strided() -> Pass:
+    """The same over the other dimension: the time goes into memory that is read in leaps."""
+    torch.manual_seed(0)
+    z = torch.randn(200, 256)
+    return lambda: F.log_softmax(z, 0)
+
+
+def _gather() -> Pass:
+    """Rows of a table by their numbers: the time goes into copying."""
+    torch.manual_seed(0)
+    table, rows = torch.randn(12_665, 64), torch.randint(12_665, (256,))
+    return lambda: table[rows]
+
+
+def _small() -> Pass:
+    """Arithmetic on single numbers: the time goes into Python and into calls."""
+    torch.manual_seed(0)
+    a, b = torch.randn(()), torch.randn(())
+    return lambda: (a * b + a).tanh()
+
+
+CASES = tuple(
+    Case(f"planted/{fresh.__name__.removeprefix('_')}", fresh)
+    for fresh in (_loss, _step, _product, _adam, _softmax, _strided, _gather, _small)
+)
