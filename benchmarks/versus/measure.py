@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.versus.process import Arm, Failed, Worker
 
-SHORTEST = 3  # blocks a case and launch, however long they are
+SHORTEST = 4  # blocks a case and launch, however long they are: one of them may be disturbed
 SHARE = 1.0  # seconds an arm that the blocks of one case and launch may take before there are fewer of them
 
 
@@ -23,8 +23,8 @@ class Plan:
     cases: tuple[str, ...]
     registries: tuple[str, ...]
     device: str = "cpu"
-    block: float = 0.02
-    blocks: int = 10
+    block: float = 0.005  # the speed of a busy machine changes faster: shorter blocks pair better
+    blocks: int = 100
     seed: int = 0
     timeout: float = 300.0
 

@@ -93,7 +93,6 @@ class Session:
             if done >= WARM_RUNS and self._timer() - begun >= WARM_SECONDS:
                 break
         self._work = work
-        gc.collect()
         gc.freeze()  # what is alive now is not looked at again, so that a collection before each block costs little
         gc.disable()
         return {"ready": case}
