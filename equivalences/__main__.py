@@ -65,7 +65,7 @@ def _parser() -> _Parser:
     faults.add_argument("--docs", metavar="DIR", help="write faults.md and sensitivity.md there")
     faults.set_defaults(run=_faults)
     commands.add_parser("list", help="the catalogue").set_defaults(run=_list)
-    show = commands.add_parser("show", help="one identity or pitfall")
+    show = commands.add_parser("show", help="one identity, pitfall or known defect")
     show.add_argument("name", metavar="NAME")
     show.set_defaults(run=_show)
     special = commands.add_parser("special", help="what is right at inf, nan, nothing and nonsense, as Markdown")
@@ -120,7 +120,6 @@ def _verify(asked: Any, console: Console) -> int:
             raise Usage(f"--json: cannot write {asked.json}: {error.strerror}") from None
         if not any(fmt in identity.formats for identity in identities for fmt in formats):
             raise Usage(f"none of the identities is judged in {', '.join(formats)}")
-        enough = asked.examples is None or asked.examples >= sweep.EXAMPLES[mode]
         examples = sweep.EXAMPLES[mode] if asked.examples is None else asked.examples
         jobs = asked.jobs or (sweep.cores() if device == "cpu" else 1)
 
@@ -153,9 +152,8 @@ def _verify(asked: Any, console: Console) -> int:
             for f in {f.form.label: f for f in reversed(t.failures)}.values():
                 console.rule()
                 print(failure.text(f), flush=True)
-        vacuous = []
-        if enough and mode == "eager" and not interrupted:
-            vacuous = [(t, missing) for t in tallies if (missing := t.vacuous())]
+        whole = mode == "eager" and not interrupted
+        vacuous = [(t, missing) for t in tallies if whole and (missing := t.vacuous())]
         if vacuous:
             console.rule()
             print("never tested, not once with an allowance that says something:")

@@ -12,7 +12,8 @@ from equivalences import devices
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES, PITFALLS
 from equivalences.execute import MODES
 from equivalences.formats import FORMATS
-from equivalences.model import Identity, Pitfall
+from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.model import Identity, KnownDefect, Pitfall
 
 
 class Unknown(ValueError):
@@ -51,13 +52,14 @@ def identities(patterns: Sequence[str] = ()) -> tuple[Identity, ...]:
     return tuple(identity for name, identity in IDENTITIES.items() if not patterns or name in found)
 
 
-def entry(name: str) -> Identity | Pitfall:
-    """The identity or pitfall of that name."""
-    found = IDENTITIES.get(name) or PITFALLS.get(name)
-    if found is None:
+def entry(name: str) -> Identity | Pitfall | KnownDefect:
+    """The identity, pitfall or known defect of that name."""
+    entries: dict[str, Identity | Pitfall | KnownDefect] = {defect.name: defect for defect in KNOWN_DEFECTS}
+    entries |= {**PITFALLS, **IDENTITIES}
+    if name not in entries:
         where = "`python -m equivalences list` shows all of them"
-        raise _unknown("identity or pitfall", name, [*IDENTITIES, *PITFALLS], where)
-    return found
+        raise _unknown("identity, pitfall or known defect", name, entries, where)
+    return entries[name]
 
 
 def named(what: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -304,9 +304,13 @@ def judge(
         yield from measure(identity, form, problem, layout=layout, device=device, mode=mode)
 
 
-def still_defective(defect: KnownDefect) -> bool:
-    """Whether the defect's witness is still outside the rule and inside what the entry says the kernel does."""
+def witnessed(defect: KnownDefect) -> list[Judgement]:
+    """What is said of a defect's witness here, in the first of the defect's modes."""
     identity = IDENTITIES[defect.identity]
     form = next(form for form in identity.forms if form.label == defect.form)
-    met = measure(identity, form, defect.witness, layout=defect.layout, mode=defect.modes[0])
-    return any(isinstance(m, Measurement) and bool((m.verdict == KNOWN).any()) for m in met)
+    return measure(identity, form, defect.witness, layout=defect.layout, mode=defect.modes[0])
+
+
+def still_defective(defect: KnownDefect) -> bool:
+    """Whether the defect's witness is still outside the rule and inside what the entry says the kernel does."""
+    return any(isinstance(m, Measurement) and bool((m.verdict == KNOWN).any()) for m in witnessed(defect))

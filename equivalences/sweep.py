@@ -29,10 +29,11 @@ from typing import Any
 import torch
 
 import equivalences
-from equivalences import execute, judge, problems
+from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
 from equivalences.judge import Crash, Judgement
 from equivalences.model import Form, Identity, Problem
+from equivalences.problems.sample import sample
 from equivalences.tally import Tally
 
 BATCH = 50  # drawn problems a unit
@@ -140,7 +141,7 @@ def chosen(unit: Unit) -> list[tuple[Problem, tuple[str, ...]]]:
     identity, fmt, mode = unit.identity, unit.format, unit.mode
     if not unit.batch:
         return edges(identity, fmt, mode)
-    drawn = problems.sample(identity.domain, fmt, unit.count, unit.seed, shape(identity, fmt, mode))
+    drawn = sample(identity.domain, fmt, unit.count, unit.seed, shape(identity, fmt, mode))
     return [(p, in_turn(layouts(identity, p, mode), turn)) for turn, p in enumerate(drawn)]
 
 

@@ -14,10 +14,10 @@ PACKAGE = ROOT / "equivalences"
 # From the bottom up: a module imports what stands before it, or beside it in its own line.
 LAYERS = (
     ("model", "formats", "devices", "files"),
-    ("regions", "rows", "enclosure"),
+    ("enclosure",),
     ("rounding", "exact"),
     ("oracle",),
-    ("problems", "problems_training", "problems_large"),
+    ("problems",),
     ("catalogue",),
     ("known_defects", "faults", "special_values"),
     ("execute", "invariance"),
@@ -34,21 +34,17 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Who may know a tool; everybody else must not.
 TOOLS = {
-    "hypothesis": {"peers", "problems", "problems_training", "problems_large", "plugin"},
+    "hypothesis": {"peers", "problems", "plugin"},
     "flint": {"exact", "oracle", "enclosure", "formats"},
     "pytest": {"plugin"},
     "rich": {"report", "__main__"},
     "torch": set(LEVEL)
     - {
         "model",
-        "regions",
-        "rows",
         "exact",
         "oracle",
         "enclosure",
         "problems",
-        "problems_training",
-        "problems_large",
         "catalogue",
     },
 }

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from equivalences import sweep
+from equivalences import judge, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, IDENTITIES, PITFALLS
+from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form
 from equivalences.tally import Tally
 
@@ -46,7 +47,7 @@ def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         ("verify --json /no/such/place.json", "cannot write /no/such/place.json: No such file or directory"),
         ("verify --json .", "cannot write .: is a directory"),
         ("verify extra", "unrecognized arguments: extra"),
-        ("show nothing", "unknown identity or pitfall 'nothing'"),
+        ("show nothing", "unknown identity, pitfall or known defect 'nothing'"),
         ("veryfy", "invalid choice: 'veryfy'"),
         ("compare /no/such/a.json b.json", "cannot read /no/such/a.json: No such file or directory"),
         ("sharpness /no/such/a.json", "cannot read /no/such/a.json: No such file or directory"),
@@ -201,9 +202,22 @@ def test_list_and_show_know_everything(command: Callable[..., Outcome]) -> None:
             assert command("show", pitfall.name)[0] == 0
 
 
+def test_show_makes_a_report_of_a_known_defect(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defect = next(defect for defect in KNOWN_DEFECTS if defect.name == "log_softmax-16bit-sum")
+    status, out, _ = command("show", defect.name)
+    assert status == 0
+    assert defect.why in out
+    assert "OUTSIDE" in out
+    assert "repeat with torch alone" in out
+    monkeypatch.setattr(judge, "witnessed", lambda defect: [])  # nothing is outside
+    assert "this torch does not have the defect" in command("show", defect.name)[1]
+
+
 @pytest.mark.slow
 def test_the_module_runs() -> None:
     arguments = [sys.executable, "-m", "equivalences", "show", "nothing"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)
     assert done.returncode == 2
-    assert done.stderr.startswith("equivalences: unknown identity or pitfall 'nothing'")
+    assert done.stderr.startswith("equivalences: unknown identity, pitfall or known defect 'nothing'")

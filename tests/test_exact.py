@@ -262,7 +262,7 @@ def test_error_bounds_contain_the_rational_error(hi: float, lo: float, radius: f
 def test_an_enclosure_contains_the_ball_it_was_made_from(fraction: Fraction, exponent: int) -> None:
     fraction *= Fraction(2) ** exponent
     with exact.working_precision(128):
-        n, d = exact._number(fraction.numerator), exact._number(fraction.denominator)
+        n, d = exact.numbers.as_number(fraction.numerator), exact.numbers.as_number(fraction.denominator)
         got = enclosure.enclose([(n / d).v], ())
     hi, lo, radius = (Fraction(float(x)) for x in (got.hi, got.lo, got.radius))
     fraction *= Fraction(2) ** int(got.shift)

@@ -10,31 +10,34 @@ import numpy as np
 import pytest
 from hypothesis import find, given, settings
 
-from equivalences import problems
 from equivalences.formats import FORMATS, truncate
 from equivalences.model import Array, Domain, Problem
-from equivalences.rows import CLASS_KINDS, Recipe, expand, moderated
+from equivalences.problems.classes import classes, pairs
+from equivalences.problems.layers import layers
+from equivalences.problems.rows import CLASS_KINDS, Recipe, expand, moderated
+from equivalences.problems.sample import sample
+from equivalences.problems.scalars import scalars
 
 EVERYTHING: dict[str, Any] = {"labels": True, "soft": True, "weight": True, "ignore": True, "smoothing": True}
 DOMAINS = [
-    problems.classes(),
-    problems.classes(labels=True, out="RC"),
-    problems.classes(**EVERYTHING, reduction=("sum", "mean"), out=""),
-    problems.classes(labels=True, weight=True, ignore=True, reduction=("none",)),
-    problems.pairs(labels=True),
-    problems.scalars(),
-    problems.scalars(target="index", weight=True, pos_weight=True, reduction=("sum", "mean"), out=""),
-    problems.scalars(target="soft", weight=True, pos_weight=True),
-    problems.scalars(target="sign"),
-    problems.layers(),
-    problems.layers(hidden=True, labels=True),
+    classes(),
+    classes(labels=True, out="RC"),
+    classes(**EVERYTHING, reduction=("sum", "mean"), out=""),
+    classes(labels=True, weight=True, ignore=True, reduction=("none",)),
+    pairs(labels=True),
+    scalars(),
+    scalars(target="index", weight=True, pos_weight=True, reduction=("sum", "mean"), out=""),
+    scalars(target="soft", weight=True, pos_weight=True),
+    scalars(target="sign"),
+    layers(),
+    layers(hidden=True, labels=True),
 ]
 DRAWN = 200
 
 
 def drawn(domain: Domain, format: str, examples: int = DRAWN) -> list[Problem]:
     """Drawn problems, without the edge problems."""
-    return problems.sample(domain, format, examples, seed=1)
+    return sample(domain, format, examples, seed=1)
 
 
 def named(domains: list[Domain]) -> pytest.MarkDecorator:
@@ -112,7 +115,7 @@ def test_drawn_problems_are_sound_and_reach_every_region(domain: Domain, format:
 
 
 def test_edges_have_the_sizes_where_kernels_change() -> None:
-    shapes = {problem["z"].shape for problem in problems.classes().edges("float32")}
+    shapes = {problem["z"].shape for problem in classes().edges("float32")}
     assert {rows for rows, _ in shapes} >= {1, 17}
     assert {columns for _, columns in shapes} >= {1, 2, 17, 67}
 
@@ -120,14 +123,14 @@ def test_edges_have_the_sizes_where_kernels_change() -> None:
 @pytest.mark.parametrize(
     ("domain", "shape", "first"),
     [
-        (problems.classes(**EVERYTHING), (5, 7), (5, 7)),
-        (problems.classes(labels=True), (1, 1), (1, 1)),
-        (problems.scalars(target="soft", weight=True), (11,), (11,)),
-        (problems.layers(hidden=True), (3, 4), (3, 4)),
+        (classes(**EVERYTHING), (5, 7), (5, 7)),
+        (classes(labels=True), (1, 1), (1, 1)),
+        (scalars(target="soft", weight=True), (11,), (11,)),
+        (layers(hidden=True), (3, 4), (3, 4)),
     ],
 )
 def test_a_shape_is_kept(domain: Domain, shape: tuple[int, ...], first: tuple[int, ...]) -> None:
-    some = problems.sample(domain, "bfloat16", 40, seed=2, shape=shape)
+    some = sample(domain, "bfloat16", 40, seed=2, shape=shape)
     assert len(some) == 40
     for problem in some:
         check(domain, problem)
@@ -136,8 +139,8 @@ def test_a_shape_is_kept(domain: Domain, shape: tuple[int, ...], first: tuple[in
 
 
 def test_a_sample_follows_from_its_seed() -> None:
-    domain = problems.classes(labels=True)
-    same, again, other = (problems.sample(domain, "float32", 20, seed) for seed in (7, 7, 8))
+    domain = classes(labels=True)
+    same, again, other = (sample(domain, "float32", 20, seed) for seed in (7, 7, 8))
     assert same == again
     assert same != other
 
@@ -165,7 +168,7 @@ def regions_of(domain: Domain, *rows: list[float], format: str = "float32", **it
 
 
 def test_regions_are_where_the_table_says() -> None:
-    labelled = problems.classes(labels=True)
+    labelled = classes(labels=True)
     rows: list[list[float]] = [
         [89, 0, 0],
         [40, -40, -64],
@@ -182,14 +185,14 @@ def test_regions_are_where_the_table_says() -> None:
     ]
     assert regions_of(labelled, [0, 9], [9, 0], y=np.array([-1, 0]), ignore_index=-1) == ["saturated", "saturated"]
     assert regions_of(labelled, [1], [2], y=np.array([0, 0])) == ["single", "single"]
-    assert regions_of(problems.classes(), [11, 0], [11.1, 0], format="float16") == ["saturated", "extreme"]
-    assert regions_of(problems.classes(), [6, 6.5, 6.25], [6, 6.8, 6.25]) == ["offset", "core"]
+    assert regions_of(classes(), [11, 0], [11.1, 0], format="float16") == ["saturated", "extreme"]
+    assert regions_of(classes(), [6, 6.5, 6.25], [6, 6.8, 6.25]) == ["offset", "core"]
     line = [0.0, 4.0, 4.5, 17.0, -17.0, 88.0, 89.0]
     expected = ["zero", "core", "wide", "saturated", "tail", "tail", "extreme"]
-    assert regions_of(problems.scalars(target="soft"), line, t=np.array([1, 1, 1, 1, 1, 0.75, 1])) == expected
-    assert regions_of(problems.scalars(target="sign"), line, t=np.array([1, 1, 1, 1, 1, -1, 1])) == expected
-    assert regions_of(problems.scalars(target="sign"), [-17.0, 17.0], t=np.array([-1, 1])) == ["saturated"] * 2
-    assert regions_of(problems.scalars(target="index"), [-17.0, 17.0], t=np.array([0, 0])) == ["saturated", "tail"]
+    assert regions_of(scalars(target="soft"), line, t=np.array([1, 1, 1, 1, 1, 0.75, 1])) == expected
+    assert regions_of(scalars(target="sign"), line, t=np.array([1, 1, 1, 1, 1, -1, 1])) == expected
+    assert regions_of(scalars(target="sign"), [-17.0, 17.0], t=np.array([-1, 1])) == ["saturated"] * 2
+    assert regions_of(scalars(target="index"), [-17.0, 17.0], t=np.array([0, 0])) == ["saturated", "tail"]
 
 
 def gap(z: Array) -> Array:
@@ -223,14 +226,14 @@ DISCOVERIES: dict[str, Callable[[Problem], Any]] = {
 
 @pytest.mark.slow
 def test_hypothesis_finds_what_matters() -> None:
-    some = drawn(problems.classes(**EVERYTHING), "float32", 600)  # what is drawn depends on the modules imported
+    some = drawn(classes(**EVERYTHING), "float32", 600)  # what is drawn depends on the modules imported
     missing = [wanted for wanted, holds in DISCOVERIES.items() if not any(holds(problem) for problem in some)]
     assert missing == []
 
 
 def test_a_failure_shrinks_to_one_plain_row() -> None:
     quick = settings(max_examples=500, database=None, deadline=None, derandomize=True)
-    strategy = problems.classes(labels=True).draw("float32", None)
+    strategy = classes(labels=True).draw("float32", None)
     shrunk = find(strategy, lambda problem: np.ptp(problem["z"], axis=1).max() > 9, settings=quick)
     assert shrunk["z"].shape == (1, 2)
     assert np.array_equal(shrunk["z"] * 8, np.rint(shrunk["z"] * 8)) or np.abs(shrunk["z"]).min() < 1
@@ -239,10 +242,10 @@ def test_a_failure_shrinks_to_one_plain_row() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: problems.classes(reduction=("none", "mean")), "one domain per output shape"),
-        (lambda: problems.classes(out="C"), "out must be one of"),
-        (lambda: problems.classes(ignore=True), "ignore needs labels"),
-        (lambda: problems.scalars(target="one-hot"), "target must be"),
+        (lambda: classes(reduction=("none", "mean")), "one domain per output shape"),
+        (lambda: classes(out="C"), "out must be one of"),
+        (lambda: classes(ignore=True), "ignore needs labels"),
+        (lambda: scalars(target="one-hot"), "target must be"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(make: Callable[[], Domain], message: str) -> None:
@@ -251,7 +254,7 @@ def test_options_that_do_not_fit_are_refused(make: Callable[[], Domain], message
 
 
 @settings(max_examples=20, deadline=None, database=None)
-@given(problems.classes(labels=True).draw("float16", None))
+@given(classes(labels=True).draw("float16", None))
 def test_a_problem_prints_as_code_that_makes_it_again(problem: Problem) -> None:
     again = eval(repr(problem), {"Problem": Problem})  # our own text
     for name in problem:

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from equivalences import exact
 from equivalences.exact import Number, Real
 from equivalences.model import Differs, Form, Identity, Pitfall
-from equivalences.problems import pairs, scalars
-from equivalences.problems_training import certainties
+from equivalences.problems.classes import pairs
+from equivalences.problems.scalars import scalars
+from equivalences.problems.training import certainties
 
 LAYOUTS = ("contiguous", "strided", "offset", "expanded", "unbatched")
 LOGITS = scalars(layouts=LAYOUTS)

@@ -11,8 +11,9 @@ from equivalences import exact
 from equivalences.catalogue.binary import BCE, LAYOUTS, log_loss, log_losses
 from equivalences.exact import Number, Real
 from equivalences.model import Domain, Form, Identity
-from equivalences.problems import classes, scalars
-from equivalences.problems_training import derived
+from equivalences.problems.classes import classes
+from equivalences.problems.scalars import scalars
+from equivalences.problems.training import derived
 
 REDUCTIONS = ("mean", "sum")
 # One row without a bound leaves a total without one: what a naive form can still claim in every format.

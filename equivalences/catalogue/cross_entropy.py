@@ -6,7 +6,7 @@ from typing import Any
 
 from equivalences import exact
 from equivalences.model import Form, Identity
-from equivalences.problems import classes
+from equivalences.problems.classes import classes
 
 FLAT = ("contiguous", "strided", "transposed", "offset", "expanded")  # logits of two dimensions
 LAYOUTS = (*FLAT, "inner", "movedim", "unbatched")

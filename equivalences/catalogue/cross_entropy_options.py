@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from equivalences.catalogue.cross_entropy import FLAT, LAYOUTS, SPREAD, loss
 from equivalences.model import Form, Identity
-from equivalences.problems import classes
+from equivalences.problems.classes import classes
 
 SOURCE = "torch.nn.CrossEntropyLoss documentation; Szegedy et al., arXiv:1512.00567, sec. 7 (label smoothing)"
 

@@ -8,7 +8,8 @@ from equivalences import exact
 from equivalences.catalogue.binary import MODERATE
 from equivalences.exact import Number
 from equivalences.model import Differs, Form, Identity, Pitfall
-from equivalences.problems import classes, scalars
+from equivalences.problems.classes import classes
+from equivalences.problems.scalars import scalars
 
 LAYOUTS = ("contiguous", "strided", "offset")
 

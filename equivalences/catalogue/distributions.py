@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from equivalences import exact
 from equivalences.model import Form, Identity
-from equivalences.problems import classes
-from equivalences.problems_training import outcomes, probabilities, regression
+from equivalences.problems.classes import classes
+from equivalences.problems.training import outcomes, probabilities, regression
 
 WIDE = ("float64", "float32")
 # torch.distributions moves probabilities into [eps, 1 - eps]

@@ -8,8 +8,9 @@ from equivalences.catalogue.binary_options import positively_weighted_loss, redu
 from equivalences.catalogue.cross_entropy import FLAT, SPREAD, loss
 from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SMOOTHED, SOFT, SOFT_MEAN
 from equivalences.model import Form, Identity
-from equivalences.problems import classes, scalars
-from equivalences.problems_large import many, wide
+from equivalences.problems.classes import classes
+from equivalences.problems.large import many, wide
+from equivalences.problems.scalars import scalars
 
 SOURCE = "Higham, Accuracy and Stability, 2nd ed., 4.2: the error of a sum grows with its longest chain of additions"
 REDUCTIONS = ("mean", "sum")

@@ -7,8 +7,8 @@ from typing import Any
 from equivalences import exact
 from equivalences.exact import dot
 from equivalences.model import Differs, Form, Identity, Pitfall, Problem
-from equivalences.problems import layers
-from equivalences.problems_training import activations, dropouts, sizes
+from equivalences.problems.layers import layers
+from equivalences.problems.training import activations, dropouts, sizes
 
 ACTIVATIONS = activations()
 # Where neither exp(z) nor exp(-z) overflows or underflows.

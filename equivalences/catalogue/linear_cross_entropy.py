@@ -8,7 +8,7 @@ from typing import Any
 from equivalences import exact
 from equivalences.catalogue.cross_entropy import loss
 from equivalences.model import Form, Identity
-from equivalences.problems import layers
+from equivalences.problems.layers import layers
 
 SOURCE = "torch.nn.functional.linear_cross_entropy documentation"
 NEEDS = "nn.functional.linear_cross_entropy"

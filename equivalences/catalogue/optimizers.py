@@ -6,7 +6,7 @@ from typing import Any
 
 from equivalences import exact
 from equivalences.model import Form, Identity
-from equivalences.problems_training import steps
+from equivalences.problems.training import steps
 
 SGD = steps(adam=False)
 ADAM = steps(adam=True)

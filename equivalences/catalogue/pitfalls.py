@@ -10,7 +10,8 @@ from equivalences import exact
 from equivalences.catalogue.cross_entropy import cross_entropy, loss
 from equivalences.catalogue.softmax import softmax
 from equivalences.model import Differs, Form, Identity, Pitfall, Problem, Raises, Warns
-from equivalences.problems import classes, pairs, scalars
+from equivalences.problems.classes import classes, pairs
+from equivalences.problems.scalars import scalars
 
 FLAT = ("contiguous", "strided")
 LABELLED = classes(labels=True, layouts=FLAT)

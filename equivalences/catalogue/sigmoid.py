@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from equivalences import exact
 from equivalences.model import Form, Identity
-from equivalences.problems import scalars
+from equivalences.problems.scalars import scalars
 
 LOGITS = scalars(layouts=("contiguous", "strided", "offset", "expanded", "unbatched"))
 # Where the exponential of a logit does not overflow.

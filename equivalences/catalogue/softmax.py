@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from equivalences import exact
 from equivalences.model import Form, Identity
-from equivalences.problems import classes, scalars
+from equivalences.problems.classes import classes
+from equivalences.problems.scalars import scalars
 
 # Where the exponential of a single logit does not overflow: what an unshifted formulation can claim.
 FINITE = ("single", "offset", "tie", "saturated", "wide", "core")

@@ -14,7 +14,7 @@ from equivalences import exact
 from equivalences.catalogue.layers import affine
 from equivalences.catalogue.optimizers import adam_rows
 from equivalences.model import Form, Identity
-from equivalences.problems_training import networks
+from equivalences.problems.training import networks
 
 Rule = Callable[[Any, Any, Any, bool], Any]  # problem, number, its gradient, whether the last layer's -> new number
 

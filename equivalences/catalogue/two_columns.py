@@ -8,7 +8,7 @@ from equivalences import exact
 from equivalences.catalogue.layers import affine
 from equivalences.catalogue.training import FLAT, Rule, adam, sgd, step
 from equivalences.model import Differs, Form, Identity, Pitfall
-from equivalences.problems_training import networks
+from equivalences.problems.training import networks
 
 TWO = networks(hidden=True, binary=True)
 HEAD = 2  # the number of the first parameter of the last layer

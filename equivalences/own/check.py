@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from equivalences import choices, execute, problems, sweep
+from equivalences import choices, execute, sweep
 from equivalences.formats import FORMATS
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Identity, Problem
@@ -26,6 +26,7 @@ from equivalences.own.losses import WrongCall, cases
 from equivalences.own.report import Defect, Report
 from equivalences.own.run import Expected
 from equivalences.own.verdict import Judge
+from equivalences.problems.sample import sample
 from equivalences.report import plain
 from equivalences.report.environment import environment
 
@@ -139,7 +140,7 @@ def _problems(
                 yield problem, layout
             if shape is None and identity.out == "":
                 yield from ((part, wanted[-1]) for part in _by_region(identity, problem))
-    drawn = problems.sample(identity.domain, fmt, examples, seed, shape)
+    drawn = sample(identity.domain, fmt, examples, seed, shape)
     for turn, problem in enumerate(drawn):
         for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
             yield problem, layout

@@ -17,7 +17,8 @@ from equivalences.catalogue import IDENTITIES
 from equivalences.catalogue.binary_options import positively_weighted_loss
 from equivalences.catalogue.cross_entropy import loss as cross_entropy_loss
 from equivalences.model import Domain, Form, Identity
-from equivalences.problems import classes, scalars
+from equivalences.problems.classes import classes
+from equivalences.problems.scalars import scalars
 
 REDUCTIONS = ("none", "mean", "sum")
 PLAIN = ("contiguous", "strided", "transposed")  # one shape, other strides

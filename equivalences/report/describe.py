@@ -1,22 +1,27 @@
-"""The catalogue for readers: every identity and pitfall in a line, or one of them with all that belongs to it."""
+"""The catalogue for readers: every identity, pitfall and known defect in a line, or one with all that belongs to it."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
 
 from equivalences import execute, judge
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES, PITFALLS
 from equivalences.execute import LAYOUTS
+from equivalences.judge import KNOWN, OUTSIDE, Measurement
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form, Identity, KnownDefect, Pitfall, Raises, Warns
+from equivalences.report import failure
 from equivalences.special_values import SPECIAL_VALUES
 
 AXES = {"": "a number", "R": "a number a row", "C": "a number a class", "RC": "rows x classes"}
 
 
 def catalogue() -> Iterator[str]:
-    """One line an identity, by family, with its statement and number of forms; then pitfalls and special values."""
+    """One line an identity, by family, with its statement and number of forms; one a pitfall and a known defect."""
     width = max(map(len, [*IDENTITIES, *PITFALLS]))
     for family in FAMILIES:
         members = [identity for name, identity in IDENTITIES.items() if FAMILY_OF[name] == family]
@@ -28,12 +33,17 @@ def catalogue() -> Iterator[str]:
         yield f"pitfalls: {len(PITFALLS)}"
     for name, pitfall in PITFALLS.items():
         yield f"  {name:{width}} of {pitfall.of.name}: {pitfall.statement}"
+    yield f"known defects of PyTorch: {len(KNOWN_DEFECTS)}"
+    for defect in KNOWN_DEFECTS:
+        yield f"  {defect.name:{width}} {defect.why}"
     operations = len({entry.operation for entry in SPECIAL_VALUES})
     yield f"special values: {len(SPECIAL_VALUES)} of {operations} operations (`python -m equivalences special`)"
 
 
-def entry(found: Identity | Pitfall) -> str:
-    """Everything about one entry of the catalogue, as text."""
+def entry(found: Identity | Pitfall | KnownDefect) -> str:
+    """Everything about one entry, as text; of a known defect also what its witness does on this machine."""
+    if isinstance(found, KnownDefect):
+        return "\n".join(_defect(found))
     return "\n".join(_identity(found) if isinstance(found, Identity) else _pitfall(found))
 
 
@@ -58,7 +68,7 @@ def _identity(identity: Identity) -> Iterator[str]:
         what = "upstream gradient, like the output" if name == "g" else AXES.get(axes, f"axes {axes}")
         yield _field(name, what)
     yield _field("output", AXES.get(identity.out, f"axes {identity.out}"))
-    yield _field("regions", _all(identity.regions or domain.regions) + " (see `equivalences.regions`)")
+    yield _field("regions", _all(identity.regions or domain.regions) + " (see `equivalences.problems.regions`)")
     for name in judge.layouts(identity):
         yield _field("layout", f"{name}: {LAYOUTS[name].what}")
     yield ""
@@ -125,3 +135,18 @@ def _pitfall(pitfall: Pitfall) -> Iterator[str]:
     for relation in pitfall.relations:
         yield from ("", "what does hold")
         yield _field(relation.name, relation.statement)
+
+
+def _defect(defect: KnownDefect) -> Iterator[str]:
+    yield f"{defect.name} (known defect of PyTorch, in aten::{defect.operation})"
+    yield _field("what", defect.why)
+    yield _field("link", defect.link or "none: no thread about it was found")
+    yield _field("where", f"{_all(defect.formats)}; {_all(defect.devices)}; {_all(defect.modes)}")
+    yield _field("seen in", f"torch {_all(defect.seen)}" + (f"; gone from {defect.fixed} on" if defect.fixed else ""))
+    yield from ("", "its witness here, judged as if nobody knew", "")
+    for met in judge.witnessed(defect):
+        if isinstance(met, Measurement) and np.isin(met.verdict, (KNOWN, OUTSIDE)).any():
+            unknown = replace(met, verdict=np.where(met.verdict == KNOWN, OUTSIDE, met.verdict), defects=())
+            yield failure.text(unknown, shrink=False)
+            return
+    yield "not outside its allowance: this torch does not have the defect"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from equivalences.formats import FORMATS, truncate
 from equivalences.model import Array, Domain, Problem
-from equivalences.rows import PATTERNS, PERIODS
+from equivalences.problems.rows import PATTERNS, PERIODS
 
 # Beyond 2048 float16 counts by twos, beyond 65504 it has no number, from 65520 on it rounds to infinity; the vectors
 # and levels of sums end at powers of two.  Larger batches: tests/test_large.py.

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equivalences import regions
 from equivalences.formats import Format, truncate
 from equivalences.model import Array
+from equivalences.problems import regions
 
 # -- numbers from entropy ---------------------------------------------------------------------------------------------
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from equivalences import problems
 from equivalences.formats import FORMATS, Format, truncate
 from equivalences.model import Array, Domain, Problem
-from equivalences.rows import CLASS_KINDS, LABEL, SCALAR_KINDS, TARGET, Block, Kind, Rows
+from equivalences.problems.layers import layers
+from equivalences.problems.recipes import domain
+from equivalences.problems.rows import CLASS_KINDS, LABEL, SCALAR_KINDS, TARGET, Block, Kind, Rows
+from equivalences.problems.scalars import scalars
 
 RATES = (0.1, 0.01, 1.0, 0.5, 0.001)
 
@@ -90,7 +92,7 @@ def regression(*, reduction: tuple[str, ...] = (), out: str = "R") -> Domain:
         z, t = problem["z"], problem["t"]
         return _labelled({"equal": z == t, "cancellation": 64 * np.abs(z - t) < np.abs(z)})
 
-    return problems.domain(
+    return domain(
         f"regression({'/'.join(reduction)})",
         {"z": "R", "t": "R", "g": out},
         REGRESSION_KINDS,
@@ -135,7 +137,7 @@ def probabilities() -> Domain:
         clamped = _clamped(FORMATS[problem.format], p)
         return _labelled({"clamped": clamped, "rare": p < 1 / 64, "sure": p > 63 / 64})
 
-    return problems.domain(
+    return domain(
         "probabilities()",
         {"p": "R", "t": "R", "g": "R"},
         PROBABILITY_KINDS,
@@ -168,7 +170,7 @@ def certainties() -> Domain:
         p, tiny = problem["p"], max(1e-12, FORMATS[problem.format].tiny)
         return _labelled({"certain": (p == 0) | (p == 1), "extreme": p < tiny, "rare": p < 1 / 64, "sure": p > 63 / 64})
 
-    return problems.domain(
+    return domain(
         "certainties()",
         {"p": "R", "t": "R", "g": "R"},
         SCALAR_KINDS,
@@ -204,7 +206,7 @@ def outcomes() -> Domain:
         clamped = _clamped(FORMATS[problem.format], np.where(share < 0.5, share / 2, (1 + share) / 2))
         return _labelled({"clamped": clamped, "rare": share < 1 / 16})
 
-    return problems.domain(
+    return domain(
         "outcomes()",
         {"p": "RC", "y": "R", "g": "R"},
         WEIGHT_KINDS,
@@ -224,7 +226,7 @@ def outcomes() -> Domain:
 def activations() -> Domain:
     """One number `z` a row, a slope for its negative part, and `g` "R"."""
     return derived(
-        problems.scalars(),
+        scalars(),
         "activations()",
         {"z": "R", "g": "R"},
         lambda p, pick: {"z": p["z"], "slope": pick(0.1, 0.01, 0.25, 0.0), "g": p["g"]},
@@ -234,7 +236,7 @@ def activations() -> Domain:
 def dropouts() -> Domain:
     """One number `z` a row, a probability of dropping it, the seed of the mask, and `g` "R"."""
     return derived(
-        problems.scalars(),
+        scalars(),
         "dropouts()",
         {"z": "R", "g": "R"},
         lambda p, pick: {
@@ -253,7 +255,7 @@ def sizes() -> Domain:
         x, w, w2 = problem["x"], problem["W"], problem["W2"]
         return Problem(problem.format, {"d": x.shape[1], "h": len(w), "k": len(w2)})
 
-    base = problems.layers(hidden=True)
+    base = layers(hidden=True)
     figures = ((3072, 512, 2), (784, 32, 1), (784, 32, 2))
 
     def draw(format: str, shape: tuple[int, ...] | None = None) -> Any:
@@ -280,7 +282,7 @@ def networks(*, hidden: bool = False, binary: bool = False) -> Domain:
     Items: x "RD", W "KD", b "K", with `hidden` W2 "MK" and b2 "M", labels y "R", batch (samples a mini-batch), lr,
     beta1, beta2, eps.  With `binary` the last layer has two columns, and t "R" holds the labels as floats.
     """
-    base = problems.layers(hidden=hidden, labels=True)
+    base = layers(hidden=hidden, labels=True)
     axes = {name: letters for name, letters in base.axes.items() if name != "g"} | ({"t": "R"} if binary else {})
     last, bias = ("W2", "b2") if hidden else ("W", "b")
 
@@ -351,7 +353,7 @@ def steps(*, adam: bool) -> Domain:
         return _labelled({"still": (d == 0) & (m == 0), "underflow": (square < 4 * fmt.tiny / fmt.u)})
 
     axes = dict.fromkeys(("w", "d", "m", *(("v", "top") if adam else ())), "R")
-    return problems.domain(
+    return domain(
         f"steps({'adam' if adam else 'sgd'})",
         axes,
         GRADIENT_KINDS,

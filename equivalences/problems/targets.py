@@ -1,0 +1,38 @@
+"""Targets and class weights: what stands beside the rows of a domain with labels or soft targets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from equivalences.model import Array
+from equivalences.problems.rows import LABEL, PATTERNS, PERIODS, Rows, moderated
+
+
+def ignored(rows: Rows, y: Array, count: int) -> tuple[Array, int, Array]:
+    """Labels of which exactly a pattern is the ignored index, that index, and which rows are kept (never none)."""
+    number = len(y)
+    (pattern, period), which = divmod(rows.recipe.ignored // 3, len(PERIODS)), rows.recipe.ignored % 3
+    index = (-100, -1, int(rows.shared(1, LABEL)[0] * count))[which if count > 1 else 0]
+    kept = ~tuple(PATTERNS.values())[pattern](np.arange(number), number, PERIODS[period])
+    kept[-1] |= not kept.any()
+    return np.where(kept, np.where(y == index, (y + 1) % count, y), index), index, kept
+
+
+def class_weights(rows: Rows, count: int, used: Array | None, spread: float, optional: bool) -> Array | None:
+    """A weight for each class, not all zero among the classes `used`; or, if `optional`, at times none."""
+    if optional and rows.recipe.weights % 3 == 0:
+        return None
+    w = rows.weights(count, used)
+    return moderated(w, spread * float(w.max()), rows.fmt)
+
+
+def soft_targets(v: Array, y: Array) -> Array:
+    """Rows of probabilities, from uniform numbers (the first of a row chooses its kind) and a favoured class each."""
+    kind, v = 5 * v[:, :1], v[:, 1:]
+    count = v.shape[1]
+    hot = (np.arange(count) == y[:, None]).astype(float)
+    sparse = np.where(v < 0.5, 0.0, v) + 2.0**-10 * hot  # never all zero
+    dense = v + 2.0**-10
+    uniform = np.full(v.shape, 1 / count)
+    chosen = [hot, uniform, 0.9 * hot + 0.1 * uniform, sparse / sparse.sum(1, keepdims=True)]
+    return np.select([kind < i + 1 for i in range(4)], chosen, dense / dense.sum(1, keepdims=True))
