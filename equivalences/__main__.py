@@ -11,11 +11,16 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from typing import Any, NoReturn
 
 from rich.console import Console
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
+PAGES = {  # each a command and a module of `report`
+    "special": "what is right at inf, nan, nothing and nonsense",
+    "invariance": "what depends on a row's place or on the threads",
+}
 
 
 class Usage(Exception):
@@ -68,10 +73,8 @@ def _parser() -> _Parser:
     show = commands.add_parser("show", help="one identity, pitfall or known defect")
     show.add_argument("name", metavar="NAME")
     show.set_defaults(run=_show)
-    special = commands.add_parser("special", help="what is right at inf, nan, nothing and nonsense, as Markdown")
-    special.set_defaults(run=_special)
-    invariance = commands.add_parser("invariance", help="what depends on a row's place or on the threads, as Markdown")
-    invariance.set_defaults(run=_invariance)
+    for name, what in PAGES.items():
+        commands.add_parser(name, help=f"{what}, as Markdown").set_defaults(run=_page)
     return parser
 
 
@@ -261,7 +264,7 @@ def _faults(asked: Any, console: Console) -> int:
     return FAILED if wrong else 0
 
 
-# --- list, show, special and invariance -----------------------------------------------------------------------
+# --- list, show and pages --------------------------------------------------------------------------------------------
 
 
 def _list(asked: Any, console: Console) -> int:
@@ -284,17 +287,8 @@ def _show(asked: Any, console: Console) -> int:
     return 0
 
 
-def _special(asked: Any, console: Console) -> int:
-    from equivalences.report import special
-
-    print(special.page(), end="")
-    return 0
-
-
-def _invariance(asked: Any, console: Console) -> int:
-    from equivalences.report import invariance
-
-    print(invariance.page(), end="")
+def _page(asked: Any, console: Console) -> int:
+    print(import_module(f"equivalences.report.{asked.command}").page(), end="")
     return 0
 
 
