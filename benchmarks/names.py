@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 
@@ -13,14 +14,13 @@ def axes(case: str) -> tuple[str, dict[str, str]]:
 
 
 def short(cases: Iterable[str]) -> dict[str, str]:
-    """For each id, its suite and the axes in which the cases of that suite differ here."""
+    """For each id, its suite and where it differs from what more than half of that suite's cases share here."""
     parts = {case: axes(case) for case in cases}
-    values: dict[tuple[str, str], set[str | None]] = {}
-    for suite, _ in parts.values():
-        of_suite = [found for other, found in parts.values() if other == suite]
-        for name in {name for found in of_suite for name in found}:
-            values[suite, name] = {found.get(name) for found in of_suite}
+    sizes = Counter(suite for suite, _ in parts.values())
+    counts = Counter((suite, *axis) for suite, found in parts.values() for axis in found.items())
     return {
-        case: " ".join((suite, *(f"{name}:{value}" for name, value in found.items() if len(values[suite, name]) > 1)))
+        case: " ".join(
+            (suite, *(":".join(axis) for axis in found.items() if 2 * counts[(suite, *axis)] <= sizes[suite]))
+        )
         for case, (suite, found) in parts.items()
     }

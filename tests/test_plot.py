@@ -221,5 +221,7 @@ def test_names_keep_what_differs() -> None:
     one, two, other = "loss-rows:16-loss:one-hot+CE", "loss-rows:16-loss:BCE", "gate-rows:16"
     assert axes(one) == ("loss", {"rows": "16", "loss": "one-hot+CE"})
     assert short([one, two, other]) == {one: "loss loss:one-hot+CE", two: "loss loss:BCE", other: "gate"}
+    usual, large = "loss-rows:16-loss:CE", "loss-rows:4096-loss:CE"
+    assert short([one, usual, large]) == {one: "loss loss:one-hot+CE", usual: "loss", large: "loss rows:4096"}
     with pytest.raises(Unusable):
         read([Path("there/is/none.json")])
