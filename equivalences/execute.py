@@ -115,15 +115,6 @@ def rows_of(identity: Identity, problem: Problem) -> int:
     return 1
 
 
-def some_rows(identity: Identity, problem: Problem, rows: Array) -> Problem:
-    """The problem of some of its rows alone."""
-    axes = identity.domain.axes
-    return Problem(
-        problem.format,
-        {name: item[rows] if axes.get(name, "").startswith("R") else item for name, item in problem.items.items()},
-    )
-
-
 def applies(identity: Identity, problem: Problem, layout: str) -> bool:
     """Whether a problem can be laid out so: "unbatched" takes a single row, "expanded" several equal ones."""
     if layout == "expanded":

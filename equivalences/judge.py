@@ -21,6 +21,7 @@ from equivalences.execute import Outcome
 from equivalences.formats import FORMATS
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Array, Form, Identity, KnownDefect, Problem
+from equivalences.problems.rows import some_rows
 
 INSIDE, OUTSIDE, UNBOUNDED, UNDECIDED, KNOWN = range(5)
 VERDICTS = ("inside", "outside", "no bound", "undecided", "known defect")
@@ -218,7 +219,7 @@ def decide(
         if identity.domain.elementwise and not unsettled.all():  # a few of 65,280 inputs, say
             where = np.flatnonzero(unsettled)
             ball = ball.patched(
-                where, _balls(identity, execute.some_rows(identity, problem, where), precision)[quantity]
+                where, _balls(identity, some_rows(problem, identity.domain.axes, where), precision)[quantity]
             )
         else:
             ball = _balls(identity, problem, precision)[quantity]

@@ -85,9 +85,19 @@ def _parser() -> _Parser:
     how = parser.add_argument_group("how")
     how.add_argument("--margin", type=_positive, default=5.0, metavar="PERCENT", help="that matters (default 5)")
     how.add_argument("--launches", type=_at_least(2), default=12, metavar="N", help="fresh processes (default 12)")
-    how.add_argument("--blocks", type=_at_least(1), default=100, metavar="N", help="a case and launch (default 100)")
-    how.add_argument("--block", type=_positive, default=5.0, metavar="MS", help="length of a block (default 5)")
-    how.add_argument("--timeout", type=_positive, default=300.0, metavar="S", help="for one answer (default 300)")
+    how.add_argument(
+        "--blocks", type=_at_least(1), default=Plan.blocks, metavar="N", help="a case and launch (default %(default)s)"
+    )
+    how.add_argument(
+        "--block",
+        type=_positive,
+        default=1e3 * Plan.block,
+        metavar="MS",
+        help="length of a block (default %(default)g)",
+    )
+    how.add_argument(
+        "--timeout", type=_positive, default=Plan.timeout, metavar="S", help="for one answer (default %(default)g)"
+    )
     how.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of the order of blocks (default 0)")
     how.add_argument("--json", type=Path, default=RECORD, metavar="FILE", help=f"the record (default {RECORD})")
     how.add_argument("--resume", action="store_true", help="go on with the record; more --launches extend it")

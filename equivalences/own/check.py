@@ -26,6 +26,7 @@ from equivalences.own.losses import WrongCall, cases
 from equivalences.own.report import Defect, Report
 from equivalences.own.run import Expected
 from equivalences.own.verdict import Judge
+from equivalences.problems.rows import some_rows
 from equivalences.problems.sample import sample
 from equivalences.report import plain
 from equivalences.report.environment import environment
@@ -158,7 +159,7 @@ def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:
     for region in np.unique(where):
         rows = np.flatnonzero(where == region)
         if kept[rows].any():  # else the mean is 0 / 0
-            yield execute.some_rows(identity, problem, rows)
+            yield some_rows(problem, identity.domain.axes, rows)
 
 
 def _defects(judges: Sequence[Judge]) -> tuple[Defect, ...]:

@@ -6,7 +6,7 @@ What a batch adds to its rows is their number: how a sum is ordered, what holds 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from equivalences.formats import FORMATS, truncate
 from equivalences.model import Array, Domain, Problem
-from equivalences.problems.rows import PATTERNS, PERIODS
+from equivalences.problems.rows import PATTERNS, PERIODS, some_rows
 
 # Beyond 2048 float16 counts by twos, beyond 65504 it has no number, from 65520 on it rounds to infinity; the vectors
 # and levels of sums end at powers of two.  Larger batches: tests/test_large.py.
@@ -47,7 +47,7 @@ def repeated(problem: Problem, axes: Mapping[str, str], rows: int, turn: int) ->
     # The total of so many losses is to be finite; and a row that dominates it would hide the others.
     few = np.flatnonzero(loss <= max(min(8.0, fmt.max / rows / 2), loss.min()))
     order = few[place % few.size if turn % 2 else place * few.size // rows]
-    items = {name: item[order] if axes.get(name, "").startswith("R") else item for name, item in items.items()}
+    items = dict(some_rows(Problem(problem.format, items), axes, order).items)
     if index is not None:
         kinds = tuple(PATTERNS.values())
         ignored = kinds[turn % len(kinds)](place, rows, PERIODS[turn * 2 % len(PERIODS)])
@@ -84,31 +84,31 @@ def _set(items: dict[str, Any], name: str) -> bool:
 
 def wide(base: Domain, columns: Mapping[str, tuple[int, ...]]) -> Domain:
     """Rows of `base` with very many classes: its edge problems by format, drawn ones with some hundreds."""
-
-    def draw(format: str, shape: tuple[int, ...] | None = None) -> Any:
-        if shape is not None:
-            return base.draw(format, shape)
-        pieces = (base.draw(format, None), st.sampled_from(HUNDREDS), st.integers(0, 11))
-        return st.tuples(*pieces).map(lambda drawn: widened(drawn[0], base.axes, *drawn[1:]))
-
-    def edges(format: str) -> list[Problem]:
-        small = base.edges(format)
-        return [widened(small[turn % len(small)], base.axes, count, turn) for turn, count in enumerate(columns[format])]
-
-    return Domain(f"wide({base.name})", base.axes, draw, edges, base.regions, base.locate, base.layouts)
+    return _enlarged("wide", base, widened, HUNDREDS, lambda format: columns[format])
 
 
 def many(base: Domain, sizes: tuple[int, ...] = SIZES) -> Domain:
     """Few rows of `base`, repeated: its edge problems to `sizes` rows, drawn ones to some thousands."""
+    return _enlarged("many", base, repeated, SOME, lambda format: sizes)
+
+
+def _enlarged(
+    kind: str,
+    base: Domain,
+    enlarge: Callable[[Problem, Mapping[str, str], int, int], Problem],
+    some: tuple[int, ...],
+    sizes: Callable[[str], tuple[int, ...]],
+) -> Domain:
+    """Problems of `base`, enlarged: edge problems to the `sizes` of a format in turn, drawn ones to one of `some`."""
 
     def draw(format: str, shape: tuple[int, ...] | None = None) -> Any:
         if shape is not None:
             return base.draw(format, shape)
-        pieces = (base.draw(format, None), st.sampled_from(SOME), st.integers(0, 11))
-        return st.tuples(*pieces).map(lambda drawn: repeated(drawn[0], base.axes, *drawn[1:]))
+        pieces = (base.draw(format, None), st.sampled_from(some), st.integers(0, 11))
+        return st.tuples(*pieces).map(lambda drawn: enlarge(drawn[0], base.axes, *drawn[1:]))
 
     def edges(format: str) -> list[Problem]:
         small = base.edges(format)
-        return [repeated(small[turn % len(small)], base.axes, rows, turn) for turn, rows in enumerate(sizes)]
+        return [enlarge(small[turn % len(small)], base.axes, size, turn) for turn, size in enumerate(sizes(format))]
 
-    return Domain(f"many({base.name})", base.axes, draw, edges, base.regions, base.locate, base.layouts)
+    return Domain(f"{kind}({base.name})", base.axes, draw, edges, base.regions, base.locate, base.layouts)

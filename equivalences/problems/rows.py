@@ -9,13 +9,13 @@ A new row kind is one entry of `CLASS_KINDS` or `SCALAR_KINDS` (at most 16 each)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from equivalences.formats import Format, truncate
-from equivalences.model import Array
+from equivalences.model import Array, Problem
 from equivalences.problems import regions
 
 # -- numbers from entropy ---------------------------------------------------------------------------------------------
@@ -233,3 +233,11 @@ def moderated(factor: Array, total: float, fmt: Format) -> Array:
     """`factor`, divided by a power of two where the total of the losses, at most `total`, could overflow."""
     excess = max(1.0, total / (fmt.max / 4))
     return np.asarray(truncate(factor * 2.0 ** -math.ceil(math.log2(excess)), fmt))
+
+
+def some_rows(problem: Problem, axes: Mapping[str, str], rows: Array) -> Problem:
+    """The problem of some of its rows alone, in this order."""
+    return Problem(
+        problem.format,
+        {name: item[rows] if axes.get(name, "").startswith("R") else item for name, item in problem.items.items()},
+    )

@@ -11,7 +11,7 @@ from equivalences.formats import FORMATS, every_finite
 from equivalences.model import Domain, Problem
 from equivalences.problems import regions
 from equivalences.problems.recipes import check, domain, named
-from equivalences.problems.rows import POSITIVE, SCALAR_KINDS, TARGET, Rows, moderated
+from equivalences.problems.rows import POSITIVE, SCALAR_KINDS, TARGET, Rows, moderated, some_rows
 
 
 def scalars(
@@ -95,7 +95,6 @@ def _with_lone_rows(domain: Domain, edges: list[Problem]) -> list[Problem]:
     problem = max(edges, key=lambda edge: len(edge["z"]))
     at, size = domain.locate(problem), np.abs(problem["z"])
     for region in np.unique(at):
-        row = int(np.argmin(np.where(at == region, size, np.inf)))
-        alone = {name: problem[name][row : row + 1] for name, axes in domain.axes.items() if axes == "R"}
-        edges.append(Problem(problem.format, {**problem.items, **alone}))
+        mildest = np.argmin(np.where(at == region, size, np.inf), keepdims=True)
+        edges.append(some_rows(problem, domain.axes, mildest))
     return edges
