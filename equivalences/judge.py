@@ -8,7 +8,7 @@ the precision, and never passes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -101,7 +101,8 @@ Judgement = Measurement | Crash
 
 
 @lru_cache(maxsize=256)
-def _contract(identity: Identity, problem: Problem, layout: str, device: str) -> Outcome:
+def reference_run(identity: Identity, problem: Problem, layout: str, device: str) -> Outcome:
+    """The reference form's run, followed: its bound is the contract."""
     return execute.run(identity, identity.reference, problem, layout=layout, device=device)
 
 
@@ -181,7 +182,7 @@ def measure(
     where = {"layout": layout, "device": device, "mode": mode}
     try:
         if form is identity.reference and not identity.bitwise:
-            run = _contract(identity, problem, layout, device)
+            run = reference_run(identity, problem, layout, device)
         else:
             run = execute.run(identity, form, problem, layout=layout, device=device, track=not identity.bitwise)
         got = run.got
@@ -197,9 +198,9 @@ def measure(
         contract = own
     else:
         own = run.bound
-        contract = own if form is identity.reference else _contract(identity, problem, layout, device).bound
+        contract = own if form is identity.reference else reference_run(identity, problem, layout, device).bound
     return [
-        _judged(identity, form, problem, where, name, numbers, own[name], contract[name])
+        _judged(identity, form, problem, where, run.operations, name, numbers, own[name], contract[name])
         for name, numbers in got.items()
     ]
 
@@ -233,6 +234,7 @@ def _judged(
     form: Form,
     problem: Problem,
     where: dict[str, str],
+    operations: Collection[str],
     quantity: str,
     got: Array,
     own: Array,
@@ -241,7 +243,7 @@ def _judged(
     verdict, error, ball = decide(identity, problem, quantity, got, own)
     defects: tuple[str, ...] = ()
     if (verdict == OUTSIDE).any() and not identity.bitwise:
-        verdict, defects = excused(identity, form, problem, where, quantity, ball, got, verdict)
+        verdict, defects = excused(identity, form, problem, where, operations, quantity, ball, got, verdict)
     exactly = np.where(np.abs(ball.hi) > ball.radius, ball.nearest, 0.0)  # what cannot be told from 0 is shown as 0
     axes = identity.out if quantity == "value" else identity.domain.axes[quantity.removeprefix("gradient ")]
     region = region_bits(identity, problem, axes, got.shape)
@@ -261,40 +263,38 @@ def excused(
     form: Form,
     problem: Problem,
     where: dict[str, str],
+    operations: Collection[str],
     quantity: str,
     ball: Enclosure,
     got: Array,
     verdict: Array,
 ) -> tuple[Array, tuple[str, ...]]:
-    """Numbers outside their allowance, judged again by what known defects say that the kernels really do."""
+    """Numbers outside their allowance, judged again by what known defects say that the kernels really do.
+
+    `operations` are those that the form runs.  A defect is met if it explains a number that those before it do not;
+    what none explains alone is held against all of them together.
+    """
     defects = [
         defect
         for defect in KNOWN_DEFECTS
-        if problem.format in defect.formats
+        if defect.operation in operations
+        and problem.format in defect.formats
         and where["device"].partition(":")[0] in defect.devices
         and where["mode"] in defect.modes
         and defect.within in (form.code if isinstance(form.code, str) else form.label)
         and not (defect.fixed and execute.reached(defect.fixed))
     ]
-    if not defects:
-        return verdict, ()
-
-    def excused_by(*some: KnownDefect) -> tuple[Array, list[KnownDefect]]:
+    together = [tuple(defects)] if len(defects) > 1 else []
+    left, met = verdict == OUTSIDE, dict[str, None]()
+    for some in (*((defect,) for defect in defects), *together):
+        if not left.any():
+            break
         run = _as_is(identity, form, problem, where["layout"], where["device"], some)
-        excused = (verdict == OUTSIDE) & ball.decide(got, run.bound[quantity])[0]
-        return excused, [defect for defect in some if defect.operation in run.operations]
-
-    excused, ran = excused_by(*defects)
-    if not excused.any():
-        return verdict, ()
-    # Met is what explains a number that nothing before it does; if none does alone, all that ran.
-    met: list[str] = []
-    left = excused
-    for defect in ran if len(ran) > 1 else ():
-        alone, _ = excused_by(defect)
-        if (alone & left).any():
-            met, left = [*met, defect.name], left & ~alone
-    return np.where(excused, KNOWN, verdict), tuple(defect.name for defect in ran) if left.any() else tuple(met)
+        explained = left & ball.decide(got, run.bound[quantity])[0]
+        if explained.any():
+            met |= dict.fromkeys(defect.name for defect in some)
+            left = left & ~explained
+    return np.where((verdict == OUTSIDE) & ~left, KNOWN, verdict), tuple(met)
 
 
 def judge(

@@ -117,5 +117,5 @@ def test_a_broken_kernel_cannot_excuse_itself() -> None:
         finally:
             library._destroy()
             judge._cheap.cache_clear()
-            judge._contract.cache_clear()
+            judge.reference_run.cache_clear()
     assert list(met.values()) == [False, True]

@@ -10,8 +10,8 @@ import numpy as np
 
 from equivalences import execute, judge
 from equivalences.enclosure import Enclosure
+from equivalences.execute import Outcome
 from equivalences.formats import FORMATS, ulp
-from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Array, Form, Problem
 from equivalences.own import audit
 from equivalences.own.losses import Case
@@ -124,14 +124,15 @@ class Judge:
         identity = self.case.identity
         allowed = contract(identity, problem, layout, self.device)
         met = {name: judge.decide(identity, problem, name, numbers, allowed[name]) for name, numbers in got.items()}
-        own: Mapping[str, Array] = {}
+        run = None
         if not self.opaque and any((verdict != judge.INSIDE).any() for verdict, _, _ in met.values()):
-            own = self._own(problem, layout)
+            run = self._followed(problem, layout)
+        own: Mapping[str, Array] = run.bound if run else {}
         for name, (first, error, ball) in met.items():
             verdict = np.select([first == judge.INSIDE, first == judge.UNBOUNDED], [RIGHT, FREE], OUTSIDE)
             defects: tuple[str, ...] = ()
-            if name in own and (verdict != RIGHT).any():
-                verdict, ball, defects = self._by_itself(problem, layout, name, got[name], own[name], verdict)
+            if run and name in own and (verdict != RIGHT).any():
+                verdict, ball, defects = self._by_itself(problem, layout, name, got[name], run, verdict)
             axes = identity.out if name == "value" else identity.domain.axes[name.removeprefix("gradient ")]
             bits = judge.region_bits(identity, problem, axes, got[name].shape)
             region = np.where(bits & (bits - 1), -1, np.log2(np.maximum(bits, 1)).astype(int))
@@ -141,27 +142,25 @@ class Judge:
             )
 
     def _by_itself(
-        self, problem: Problem, layout: str, quantity: str, got: Array, own: Array, verdict: Array
+        self, problem: Problem, layout: str, quantity: str, got: Array, run: Outcome, verdict: Array
     ) -> tuple[Array, Enclosure, tuple[str, ...]]:
         """Judges what is not within the contract by the implementation's own operations, and by PyTorch's defects."""
-        mine, _, ball = judge.decide(self.case.identity, problem, quantity, got, own)
+        mine, _, ball = judge.decide(self.case.identity, problem, quantity, got, run.bound[quantity])
         beyond = (mine == judge.OUTSIDE) | ((mine == judge.UNDECIDED) & (verdict == OUTSIDE))
         left = np.where(beyond & (verdict != RIGHT), judge.OUTSIDE, judge.INSIDE)
-        defects: tuple[str, ...] = ()
-        if (left == judge.OUTSIDE).any() and any(
-            self.insides and d.operation in self.insides.operations for d in KNOWN_DEFECTS
-        ):
-            where = {"layout": layout, "device": self.device, "mode": "eager"}
-            left, defects = judge.excused(self.case.identity, self.followed, problem, where, quantity, ball, got, left)
+        where = {"layout": layout, "device": self.device, "mode": "eager"}
+        left, defects = judge.excused(
+            self.case.identity, self.followed, problem, where, run.operations, quantity, ball, got, left
+        )
         within = np.where(verdict == OUTSIDE, UNSTABLE, np.where(mine == judge.INSIDE, RIGHT, verdict))
         found = np.select([left == judge.KNOWN, left == judge.OUTSIDE], [KNOWN, WRONG], within)
         return np.where(verdict == RIGHT, RIGHT, found), ball, defects
 
-    def _own(self, problem: Problem, layout: str) -> Mapping[str, Array]:
+    def _followed(self, problem: Problem, layout: str) -> Outcome | None:
         try:
-            return execute.run(self.case.identity, self.followed, problem, layout=layout, device=self.device).bound
+            return execute.run(self.case.identity, self.followed, problem, layout=layout, device=self.device)
         except Exception:  # it cannot be followed here
-            return {}
+            return None
 
     def cells(self) -> Iterator[Cell]:
         names = (*self.case.identity.domain.regions, "mixed")
@@ -242,7 +241,10 @@ class Judge:
         _, _, ball = judge.decide(identity, found.problem, what, found.got, found.contract)
         only = np.full(found.verdict.shape, judge.INSIDE)
         only[place] = judge.OUTSIDE
-        only, names = judge.excused(identity, identity.reference, found.problem, where, what, ball, found.got, only)
+        operations = judge.reference_run(identity, found.problem, found.layout, self.device).operations
+        only, names = judge.excused(
+            identity, identity.reference, found.problem, where, operations, what, ball, found.got, only
+        )
         if only[place] == judge.KNOWN:
             said += f"; {identity.reference.label} may be as far off here, by its known defect {', '.join(names)}"
         return said
