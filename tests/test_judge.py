@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivalences import exact, judge, sweep
+from equivalences import exact, execute, judge, sweep
 from equivalences.catalogue import IDENTITIES
-from equivalences.judge import KNOWN, OUTSIDE, UNDECIDED, Crash, Measurement
-from equivalences.model import Form, Identity, Problem
+from equivalences.enclosure import Enclosure
+from equivalences.judge import INSIDE, KNOWN, OUTSIDE, UNDECIDED, Crash, Measurement
+from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.model import Form, Identity, KnownDefect, Problem
 from equivalences.rounding import RULES, Call, Shadow, Tracker, Untracked
 from equivalences.tally import Tally
 
@@ -182,6 +184,41 @@ def test_a_known_defect_excuses_no_more_than_it_says() -> None:
     assert value.defects == ("log_softmax-16bit-sum",)
     assert not value.failed
     assert outside(identity, Form("F.log_softmax(z, dim) * 1.0625"), problem)
+
+
+@pytest.mark.parametrize(
+    ("off", "verdicts", "met"),
+    [
+        ((3, 0, 0, 0), [KNOWN, INSIDE, INSIDE, INSIDE], ("wide exp",)),
+        ((0, 3, 0, 0), [INSIDE, KNOWN, INSIDE, INSIDE], ("wide tanh",)),
+        ((3, 3, 0, 0), [KNOWN, KNOWN, INSIDE, INSIDE], ("wide exp", "wide tanh")),
+        ((0, 0, 3, 0), [INSIDE, INSIDE, KNOWN, INSIDE], ("wide exp", "wide tanh")),  # takes both of them
+        ((3, 0, 0, 3), [KNOWN, INSIDE, INSIDE, OUTSIDE], ("wide exp",)),
+    ],
+)
+def test_a_known_defect_is_met_where_it_explains_a_number(
+    off: tuple[int, ...], verdicts: list[int], met: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def entry(operation: str, wider: list[float]) -> KnownDefect:
+        def as_is(call: Call) -> Shadow:
+            shadow = RULES[operation](call)
+            return Shadow(shadow.v, shadow.e + np.array(wider))
+
+        return replace(
+            KNOWN_DEFECTS[0], name=f"wide {operation}", operation=operation, formats=("float64",), as_is=as_is
+        )
+
+    entries = entry("exp", [4, 0, 2, 0]), entry("cos", [9, 9, 9, 9]), entry("tanh", [0, 4, 2, 0])
+    monkeypatch.setattr(judge, "KNOWN_DEFECTS", entries)
+    identity, form = IDENTITIES["sigmoid"], Form("torch.exp(z) + torch.tanh(z)")
+    problem = Problem("float64", {"z": np.zeros(4), "g": np.ones(4)})
+    run = execute.run(identity, form, problem)
+    exactly = Enclosure(np.ones(4), np.zeros(4), np.zeros(4))
+    where = {"layout": "contiguous", "device": "cpu", "mode": "eager"}
+    got = 1.0 + np.array(off)
+    beyond = np.where(np.array(off) > 0, OUTSIDE, INSIDE)
+    found = judge.excused(identity, form, problem, where, run.operations, "value", exactly, got, beyond)
+    assert (found[0].tolist(), found[1]) == (verdicts, met)
 
 
 # --- the tracker: a bound follows the storage, whoever writes to it --------------------------------------------------
