@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
@@ -30,7 +31,19 @@ PRECISIONS = (128, 512, 2048, 8192)
 
 
 @dataclass(frozen=True, eq=False)
-class Measurement:
+class Trial:
+    """One form on one problem in one place: what is judged."""
+
+    identity: Identity
+    form: Form
+    problem: Problem
+    layout: str = "contiguous"
+    device: str = "cpu"
+    mode: str = "eager"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measurement(Trial):
     """One quantity of one run, number by number: what came out, how far it is from exact, what was allowed.
 
     Arrays have the quantity's canonical shape.  `error` is an upper bound on |got - exact|.  `own` and `contract`
@@ -38,12 +51,6 @@ class Measurement:
     (bit i: the i-th region of the domain): a number that mixes rows belongs to all of theirs.
     """
 
-    identity: Identity
-    form: Form
-    problem: Problem
-    layout: str
-    device: str
-    mode: str
     quantity: str
     got: Array
     exact: Array
@@ -82,16 +89,10 @@ class Measurement:
         return bool(((self.verdict == OUTSIDE) | (self.verdict == UNDECIDED)).any())
 
 
-@dataclass(frozen=True, eq=False)
-class Crash:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Crash(Trial):
     """A form that raised instead of computing: an outcome to report, not an error of the harness."""
 
-    identity: Identity
-    form: Form
-    problem: Problem
-    layout: str
-    device: str
-    mode: str
     error: Exception
 
     failed = True
@@ -110,7 +111,7 @@ def reference_run(identity: Identity, problem: Problem, layout: str, device: str
 def _as_is(
     identity: Identity, form: Form, problem: Problem, layout: str, device: str, defects: tuple[KnownDefect, ...]
 ) -> Outcome:
-    """A form followed by what known defects say that the kernels really do."""
+    """A form followed by what known defects, one an operation, say that the kernels really do."""
     as_is = {defect.operation: defect.as_is for defect in defects}
     return execute.run(identity, form, problem, layout=layout, device=device, as_is=as_is)
 
@@ -179,7 +180,7 @@ def measure(
     mode: str = "eager",
 ) -> list[Judgement]:
     """Judges one form on one problem: its value, and its gradient if the identity judges one."""
-    where = {"layout": layout, "device": device, "mode": mode}
+    trial = Trial(identity, form, problem, layout, device, mode)
     try:
         if form is identity.reference and not identity.bitwise:
             run = reference_run(identity, problem, layout, device)
@@ -192,17 +193,14 @@ def measure(
                 raise TypeError(f"the results are {dict(compiled.dtypes)}, those of eager code {dict(run.dtypes)}")
             got = compiled.got
     except Exception as error:
-        return [Crash(identity, form, problem, **where, error=error)]
+        return [Crash(**vars(trial), error=error)]
     if identity.bitwise:
         own: Mapping[str, Array] = {name: np.zeros(numbers.shape) for name, numbers in got.items()}
         contract = own
     else:
         own = run.bound
         contract = own if form is identity.reference else reference_run(identity, problem, layout, device).bound
-    return [
-        _judged(identity, form, problem, where, run.operations, name, numbers, own[name], contract[name])
-        for name, numbers in got.items()
-    ]
+    return [_judged(trial, run.operations, name, numbers, own[name], contract[name]) for name, numbers in got.items()]
 
 
 def decide(
@@ -230,26 +228,19 @@ def decide(
 
 
 def _judged(
-    identity: Identity,
-    form: Form,
-    problem: Problem,
-    where: dict[str, str],
-    operations: Collection[str],
-    quantity: str,
-    got: Array,
-    own: Array,
-    contract: Array,
+    trial: Trial, operations: Collection[str], quantity: str, got: Array, own: Array, contract: Array
 ) -> Measurement:
+    identity, problem = trial.identity, trial.problem
     verdict, error, ball = decide(identity, problem, quantity, got, own)
     defects: tuple[str, ...] = ()
     if (verdict == OUTSIDE).any() and not identity.bitwise:
-        verdict, defects = excused(identity, form, problem, where, operations, quantity, ball, got, verdict)
+        verdict, defects = excused(trial, operations, quantity, ball, got, verdict)
     exactly = np.where(np.abs(ball.hi) > ball.radius, ball.nearest, 0.0)  # what cannot be told from 0 is shown as 0
     axes = identity.out if quantity == "value" else identity.domain.axes[quantity.removeprefix("gradient ")]
     region = region_bits(identity, problem, axes, got.shape)
     return Measurement(
-        identity, form, problem, **where, quantity=quantity, got=got, exact=exactly, error=error, own=own,
-        contract=contract, verdict=verdict, region=region, defects=defects,
+        **vars(trial), quantity=quantity, got=got, exact=exactly, error=error, own=own, contract=contract,
+        verdict=verdict, region=region, defects=defects,
     )  # fmt: skip
 
 
@@ -259,37 +250,32 @@ def enclosure(m: Measurement) -> Enclosure:
 
 
 def excused(
-    identity: Identity,
-    form: Form,
-    problem: Problem,
-    where: dict[str, str],
-    operations: Collection[str],
-    quantity: str,
-    ball: Enclosure,
-    got: Array,
-    verdict: Array,
+    trial: Trial, operations: Collection[str], quantity: str, ball: Enclosure, got: Array, verdict: Array
 ) -> tuple[Array, tuple[str, ...]]:
     """Numbers outside their allowance, judged again by what known defects say that the kernels really do.
 
     `operations` are those that the form runs.  A defect is met if it explains a number that those before it do not;
-    what none explains alone is held against all of them together.
+    what none explains alone is held against one defect of every operation together.
     """
-    defects = [
-        defect
-        for defect in KNOWN_DEFECTS
-        if defect.operation in operations
-        and problem.format in defect.formats
-        and where["device"].partition(":")[0] in defect.devices
-        and where["mode"] in defect.modes
-        and defect.within in (form.code if isinstance(form.code, str) else form.label)
-        and not (defect.fixed and execute.reached(defect.fixed))
-    ]
-    together = [tuple(defects)] if len(defects) > 1 else []
+    form, problem = trial.form, trial.problem
+    possible: dict[str, list[KnownDefect]] = {}
+    for defect in KNOWN_DEFECTS:
+        if (
+            defect.operation in operations
+            and problem.format in defect.formats
+            and trial.device.partition(":")[0] in defect.devices
+            and trial.mode in defect.modes
+            and defect.within in (form.code if isinstance(form.code, str) else form.label)
+            and not (defect.fixed and execute.reached(defect.fixed))
+        ):
+            possible.setdefault(defect.operation, []).append(defect)
+    alone = [(defect,) for several in possible.values() for defect in several]
+    together = product(*possible.values()) if len(possible) > 1 else ()
     left, met = verdict == OUTSIDE, dict[str, None]()
-    for some in (*((defect,) for defect in defects), *together):
+    for some in (*alone, *together):
         if not left.any():
             break
-        run = _as_is(identity, form, problem, where["layout"], where["device"], some)
+        run = _as_is(trial.identity, form, problem, trial.layout, trial.device, some)
         explained = left & ball.decide(got, run.bound[quantity])[0]
         if explained.any():
             met |= dict.fromkeys(defect.name for defect in some)

@@ -95,7 +95,7 @@ def judged(tally: Tally, problem: Problem, wanted: Sequence[str], device: str, m
             met += list(judge.judge(identity, problem, layout=layout, device=device, mode=mode))
         except Exception as error:
             said = RuntimeError(f"the oracle, not the form: {type(error).__name__}: {error}")
-            met.append(Crash(identity, identity.reference, problem, layout, device, mode, said))
+            met.append(Crash(identity, identity.reference, problem, layout, device, mode, error=said))
     for judgement in met:
         tally.add(judgement)
     tally.problems += 1

@@ -209,15 +209,15 @@ def test_a_known_defect_is_met_where_it_explains_a_number(
         )
 
     entries = entry("exp", [4, 0, 2, 0]), entry("cos", [9, 9, 9, 9]), entry("tanh", [0, 4, 2, 0])
-    monkeypatch.setattr(judge, "KNOWN_DEFECTS", entries)
+    other = replace(entry("exp", [0, 0, 0, 1]), name="other exp")  # a second one of an operation hides neither
+    monkeypatch.setattr(judge, "KNOWN_DEFECTS", (*entries, other))
     identity, form = IDENTITIES["sigmoid"], Form("torch.exp(z) + torch.tanh(z)")
     problem = Problem("float64", {"z": np.zeros(4), "g": np.ones(4)})
     run = execute.run(identity, form, problem)
     exactly = Enclosure(np.ones(4), np.zeros(4), np.zeros(4))
-    where = {"layout": "contiguous", "device": "cpu", "mode": "eager"}
     got = 1.0 + np.array(off)
     beyond = np.where(np.array(off) > 0, OUTSIDE, INSIDE)
-    found = judge.excused(identity, form, problem, where, run.operations, "value", exactly, got, beyond)
+    found = judge.excused(judge.Trial(identity, form, problem), run.operations, "value", exactly, got, beyond)
     assert (found[0].tolist(), found[1]) == (verdicts, met)
 
 

@@ -148,10 +148,8 @@ class Judge:
         mine, _, ball = judge.decide(self.case.identity, problem, quantity, got, run.bound[quantity])
         beyond = (mine == judge.OUTSIDE) | ((mine == judge.UNDECIDED) & (verdict == OUTSIDE))
         left = np.where(beyond & (verdict != RIGHT), judge.OUTSIDE, judge.INSIDE)
-        where = {"layout": layout, "device": self.device, "mode": "eager"}
-        left, defects = judge.excused(
-            self.case.identity, self.followed, problem, where, run.operations, quantity, ball, got, left
-        )
+        trial = judge.Trial(self.case.identity, self.followed, problem, layout, self.device)
+        left, defects = judge.excused(trial, run.operations, quantity, ball, got, left)
         within = np.where(verdict == OUTSIDE, UNSTABLE, np.where(mine == judge.INSIDE, RIGHT, verdict))
         found = np.select([left == judge.KNOWN, left == judge.OUTSIDE], [KNOWN, WRONG], within)
         return np.where(verdict == RIGHT, RIGHT, found), ball, defects
@@ -237,14 +235,12 @@ class Judge:
         """What can be said of an opaque implementation: why it is one, and whether PyTorch's function is no better."""
         said = f"opaque: {self.opaque or 'its operations could not be followed here'}"
         identity, what = self.case.identity, found.quantity
-        where = {"layout": found.layout, "device": self.device, "mode": "eager"}
+        trial = judge.Trial(identity, identity.reference, found.problem, found.layout, self.device)
         _, _, ball = judge.decide(identity, found.problem, what, found.got, found.contract)
         only = np.full(found.verdict.shape, judge.INSIDE)
         only[place] = judge.OUTSIDE
         operations = judge.reference_run(identity, found.problem, found.layout, self.device).operations
-        only, names = judge.excused(
-            identity, identity.reference, found.problem, where, operations, what, ball, found.got, only
-        )
+        only, names = judge.excused(trial, operations, what, ball, found.got, only)
         if only[place] == judge.KNOWN:
             said += f"; {identity.reference.label} may be as far off here, by its known defect {', '.join(names)}"
         return said
