@@ -56,6 +56,7 @@ def _parser() -> _Parser:
     verify.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the drawn problems (default 0)")
     verify.add_argument("--jobs", type=_positive, metavar="N", help="processes (default: one a core)")
     verify.add_argument("--json", metavar="FILE", help="write the results there, for programs")
+    verify.add_argument("--resume", metavar="FILE", help="keep what is finished there, and go on from what it holds")
     verify.add_argument("--forms", action="store_true", help="also show where each form is valid")
     verify.set_defaults(run=_verify)
     compare = commands.add_parser("compare", help="what changed between two results of `verify --json`")
@@ -107,7 +108,7 @@ def _console() -> Console:
 
 def _verify(asked: Any, console: Console) -> int:
     # torch takes seconds to load: not before the command line is known to parse.
-    from equivalences import choices, files, sweep
+    from equivalences import choices, files, resume, sweep
     from equivalences.report import environment, failure, results, table
     from equivalences.report.progress import shown
     from equivalences.tally import Tally
@@ -123,10 +124,18 @@ def _verify(asked: Any, console: Console) -> int:
             raise Usage(f"--json: cannot write {asked.json}: {error.strerror}") from None
         if not any(fmt in identity.formats for identity in identities for fmt in formats):
             raise Usage(f"none of the identities is judged in {', '.join(formats)}")
+        try:
+            finished = stack.enter_context(resume.finished(asked.resume, device)) if asked.resume else None
+        except resume.Unfit as error:
+            raise Usage(f"--resume: {error}") from None
+        except OSError as error:
+            raise Usage(f"--resume: cannot write {asked.resume}: {error.strerror}") from None
         examples = sweep.EXAMPLES[mode] if asked.examples is None else asked.examples
         jobs = asked.jobs or (sweep.cores() if device == "cpu" else 1)
 
         console.print(environment.summary(device))
+        if finished:
+            console.print(f"{asked.resume} holds {len(finished)} finished units of work: they are not judged again")
         begun = time.monotonic()
         cells: dict[tuple[str, str], Tally] = {}
         complete = 0
@@ -134,8 +143,9 @@ def _verify(asked: Any, console: Console) -> int:
         try:
             with shown() as progress:
                 for _ in sweep.sweep(
-                    identities, formats, device, mode, examples, asked.seed, jobs=jobs, progress=progress(cells)
-                ):
+                    identities, formats, device, mode, examples, asked.seed,
+                    jobs=jobs, progress=progress(cells), finished=finished,
+                ):  # fmt: skip
                     complete += 1
         except KeyboardInterrupt:
             interrupted = True
@@ -172,6 +182,8 @@ def _verify(asked: Any, console: Console) -> int:
         )
         if interrupted:
             print("equivalences: interrupted; this is what was judged so far", file=sys.stderr)
+            if asked.resume:
+                print(f"equivalences: the same command goes on from {asked.resume}", file=sys.stderr)
             return INTERRUPTED
         if file:
             plan = {

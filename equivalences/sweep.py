@@ -19,7 +19,7 @@ import pickle
 import pkgutil
 import signal
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -172,10 +172,12 @@ def sweep(
     *,
     jobs: int = 1,
     progress: Callable[[Progress], None] = lambda _: None,
+    finished: MutableMapping[Unit, Tally] | None = None,
 ) -> Iterator[Tally]:
     """Judges every identity in each of its formats among `formats`; yields a cell's tally as soon as it is complete.
 
-    `jobs` processes share the work (identities of the catalogue only: others are judged here, whatever `jobs`).
+    `jobs` processes share the work (identities of the catalogue only: others are judged here, whatever `jobs`).  Units
+    that are in `finished` are not judged again; those that are judged without a failure are put there.
     """
     load()
     examples = EXAMPLES[mode] if examples is None else examples
@@ -191,8 +193,7 @@ def sweep(
     merged = dict.fromkeys(batches, 0)
     waiting: dict[tuple[str, str, int], Tally] = {}
     known = all(IDENTITIES.get(identity.name) is identity for identity in identities)
-    several = min(jobs, len(work)) if known else 1
-    for done, (unit, part) in enumerate(_pool(work, several) if several > 1 else _here(work), 1):
+    for done, (unit, part) in enumerate(_parts(work, jobs if known else 1, finished), 1):
         key = unit.identity.name, unit.format
         waiting[(*key, unit.batch)] = part
         tally = cells.setdefault(key, Tally(unit.identity, unit.format))
@@ -202,6 +203,19 @@ def sweep(
         progress(Progress(done, len(work), tally))
         if merged[key] == batches[key]:
             yield cells.pop(key)
+
+
+def _parts(
+    units: Sequence[Unit], jobs: int, finished: MutableMapping[Unit, Tally] | None
+) -> Iterator[tuple[Unit, Tally]]:
+    held = {} if finished is None else finished
+    yield from ((unit, held[unit]) for unit in units if unit in held)
+    rest = [unit for unit in units if unit not in held]
+    several = min(jobs, len(rest))
+    for unit, part in _pool(rest, several) if several > 1 else _here(rest):
+        if finished is not None and not part.failures:  # what failed is to be seen to fail
+            finished[unit] = part
+        yield unit, part
 
 
 def _here(units: Sequence[Unit]) -> Iterator[tuple[Unit, Tally]]:

@@ -27,7 +27,7 @@ LAYERS = (
     ("planted", "peers", "sensitivity"),
     ("choices",),
     ("report",),
-    ("own",),
+    ("own", "resume"),
     ("plugin", "__main__", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
