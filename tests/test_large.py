@@ -16,9 +16,10 @@ from equivalences.catalogue import IDENTITIES
 from equivalences.formats import FORMATS, truncate
 from equivalences.judge import Measurement
 from equivalences.model import Array, Identity, Problem
-from equivalences.rounding import Shadow, assumptions
+from equivalences.rounding import Shadow, Tracker, assumptions
 from equivalences.rounding.assumptions import cascade_height
 from equivalences.rounding.reductions import summed
+from equivalences.rounding.tracker import Call
 
 CLASSES = IDENTITIES["cross_entropy_large_batch"]
 SCALARS = IDENTITIES["binary_cross_entropy_large_batch"]
@@ -85,7 +86,8 @@ def test_thirty_million_rows(loss: Identity) -> None:
         height = assumptions("cpu").at_sum_height(rows, torch.get_num_threads())
     each = row_losses(loss, few)
     u = FORMATS["float32"].u
-    total = summed(Shadow(each.v * times, each.e * times), [0], False, u, height)
+    call = Call(Tracker(), "sum", None, (), {}, torch.empty(0))
+    total = summed(call, Shadow(each.v * times, each.e * times), [0], False, height)
     allowance = (total.e + u * (abs(total.v) + total.e)) / rows
     assert want.value.decide(value.item(), allowance)[0].all()
     assert allowance < 1e-4 * total.v / rows  # it says something: 2**25 - 1 additions would allow everything

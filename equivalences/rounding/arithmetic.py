@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from equivalences import formats
@@ -53,13 +54,51 @@ def quotient(a: Shadow, b: Shadow) -> Shadow:
     return Shadow(v, unbounded(e, room <= 0))
 
 
+def converted(a: Shadow, source: Tensor, target: Tensor) -> Shadow:
+    """What `target` holds of `source`."""
+    if not target.is_floating_point():
+        if source.is_floating_point() and a.e.any():
+            return Shadow(numbers(target), doubtful(a.e > 0))
+        return a
+    fmt = formats.of(target.dtype)
+    size = abs(a.v) + a.e
+    if not source.is_floating_point():
+        lost = (size > 2.0**fmt.precision) * fmt.u * size  # an integer small enough for the format converts exactly
+    elif formats.of(source.dtype).precision > fmt.precision or formats.of(source.dtype).max > fmt.max:
+        lost = fmt.u * size + fmt.eta / 2  # bfloat16 to float16 too: of another range
+    else:
+        return a
+    return Shadow(a.v, unbounded(a.e + lost, size + a.e + lost > fmt.max))
+
+
+def operand(call: Call, x: Any, fmt: Format | None = None) -> Shadow:
+    """An operand as the operation takes it in: scalar tensors and integers are converted to its format first."""
+    fmt, shadow = fmt or call.format, call.shadow(x)
+    if not isinstance(x, Tensor) or x.dtype == torch.bool:
+        return shadow
+    if x.is_floating_point():
+        if x.dim() > 0 or formats.of(x.dtype).precision <= fmt.precision:
+            return shadow
+        lost = fmt.u * (abs(shadow.v) + shadow.e) + fmt.eta / 2
+    else:
+        lost = fmt.u * abs(shadow.v) * (abs(shadow.v) > 2.0**fmt.precision)
+    e = shadow.e + lost
+    return Shadow(shadow.v, unbounded(e, abs(shadow.v) + e > fmt.max))
+
+
+def selected(call: Call, x: Any) -> Shadow:
+    """An operand that is copied, not computed with: a Python number is rounded to the format that stores it."""
+    v, e = operand(call, x)
+    if not isinstance(x, Tensor) and call.format.precision < call.arithmetic.precision and math.isfinite(float(v)):
+        e = e + abs(held(float(v), call.format.dtype) - v)
+    return Shadow(v, e)
+
+
 def _term(call: Call, x: Any, steps: Format) -> Shadow:
     """An operand of a sum; numbers and wider scalars are converted to the format `steps` first."""
-    shadow = call.shadow(x)
+    shadow = operand(call, x, steps)
     if isinstance(x, Tensor):
-        if x.dim() > 0 or not x.is_floating_point() or formats.of(x.dtype).precision <= steps.precision:
-            return shadow
-        return Shadow(shadow.v, shadow.e + steps.u * (abs(shadow.v) + shadow.e) + steps.eta / 2)
+        return shadow
     return Shadow(shadow.v, shadow.e + abs(held(float(x), steps.dtype) - float(x)))
 
 
@@ -101,7 +140,7 @@ def _mul(call: Call) -> Shadow:
     a, b = (x for x in call.args[:2])
     if b == -1 if not isinstance(b, Tensor) else False:
         return _negated(call.shadow(a))
-    x, y = call.shadow(a), call.shadow(b)
+    x, y = operand(call, a), operand(call, b)
     v, e = rounded(call, *product(x, y))
     if (v == 0).any():  # a product with an exact zero is one
         none = ((x.v == 0) & (x.e == 0) & np.isfinite(y.e)) | ((y.v == 0) & (y.e == 0) & np.isfinite(x.e))
@@ -113,7 +152,7 @@ def _mul(call: Call) -> Shadow:
 def _div(call: Call) -> Shadow:
     if call.kwargs.get("rounding_mode"):
         raise NotImplementedError("a division with a rounding mode is a step function: no bound")
-    return rounded(call, *quotient(call.shadow(call.args[0]), call.shadow(call.args[1])))
+    return rounded(call, *quotient(operand(call, call.args[0]), operand(call, call.args[1])))
 
 
 @rule("reciprocal")
@@ -153,7 +192,7 @@ def _sign(call: Call) -> Shadow:
 @rule("addcmul")
 def _addcmul(call: Call) -> Shadow:
     # a + value b c, in any order: what the first product loses by underflow is multiplied once more
-    a, b, c = (call.shadow(x) for x in call.args[:3])
+    a, b, c = (operand(call, x) for x in call.args[:3])
     bc = product(product(b, c), call.shadow(call.kwargs.get("value", 1)))
     scale = 1 + np.maximum(abs(b.v) + b.e, abs(c.v) + c.e)
     e = a.e + bc.e + 2 * call.arithmetic.u * (abs(bc.v) + bc.e) + call.arithmetic.eta * scale
@@ -163,7 +202,7 @@ def _addcmul(call: Call) -> Shadow:
 @rule("addcdiv")
 def _addcdiv(call: Call) -> Shadow:
     # a + (value b) / c (PointwiseOpsKernel.cpp): what the product loses by underflow is divided by c
-    a, b, c = (call.shadow(x) for x in call.args[:3])
+    a, b, c = (operand(call, x) for x in call.args[:3])
     bc = quotient(product(call.shadow(call.kwargs.get("value", 1)), b), c)
     room = np.maximum(abs(c.v) - c.e, 0.0)
     e = a.e + bc.e + 2 * call.arithmetic.u * (abs(bc.v) + bc.e) + call.arithmetic.eta * (1 + 1 / room)
@@ -171,20 +210,19 @@ def _addcdiv(call: Call) -> Shadow:
 
 
 def lerp(call: Call, a: Shadow, b: Shadow, w: Shadow) -> Shadow:
-    """a + w (b - a) if |w| < 1/2, else b - (b - a)(1 - w) (Lerp.h)."""
-    gap = Shadow(b.v - a.v, a.e + b.e)
-    u = call.arithmetic.u
-    gap = Shadow(gap.v, gap.e + u * (abs(gap.v) + gap.e))
-    low = abs(w.v) < 0.5
-    step = product(gap, Shadow(np.where(low, w.v, 1 - w.v), w.e + np.where(low, 0.0, u * abs(1 - w.v))))
-    base = np.where(low, a.e, b.e)
-    e = base + step.e + u * (abs(step.v) + step.e) + call.arithmetic.eta
-    return rounded(call, a.v + w.v * (b.v - a.v), e, underflow=False)
+    """a + w (b - a) if |w| < 1/2, else b - (b - a)(1 - w) (Lerp.h): (1 - w) a + w b, and so no sum of its errors."""
+    u, low = call.arithmetic.u, abs(w.v) < 0.5
+    size = abs(b.v - a.v) + a.e + b.e
+    e = abs(1 - w.v) * a.e + abs(w.v) * b.e + w.e * size
+    # The difference and the product are rounded, and so is 1 - w; then the sum.
+    hu = np.where(low, 2.0, 3.0) * u
+    e = e + hu / (1 - hu) * (np.where(low, abs(w.v), abs(1 - w.v)) + w.e) * size + call.arithmetic.eta
+    return rounded(call, a.v + w.v * (b.v - a.v), unbounded(e, size > call.arithmetic.max), underflow=False)
 
 
 @rule("lerp")
 def _lerp(call: Call) -> Shadow:
-    return lerp(call, *(call.shadow(x) for x in call.args[:3]))
+    return lerp(call, *(operand(call, x) for x in call.args[:3]))
 
 
 # --- matrix products -------------------------------------------------------------------------------------------
@@ -233,9 +271,10 @@ def _compare(call: Call) -> Shadow:
 
 
 def _operand(call: Call, x: Any) -> Shadow:
-    """An operand of a comparison: a Python number is first rounded to the format that it is compared in."""
+    """An operand of a comparison: a number or a scalar is first rounded to the format that it is compared in."""
     if isinstance(x, Tensor):
-        return call.tracker.shadow(x)
+        compared = torch.result_type(*call.args[:2])
+        return operand(call, x, formats.of(compared) if compared.is_floating_point else None)
     off = abs(held(x, call.args[0].dtype) - x)
     return Shadow(np.array(float(x)), np.array(0.0 if math.isnan(off) else off))
 
@@ -251,47 +290,60 @@ def _logical(call: Call) -> Shadow:
     return Shadow(v, worst)
 
 
-@rule(
-    "_is_all_true", "_local_scalar_dense", "is_nonzero", "equal", "allclose", "is_same_size", "_has_same_storage_numel"
-)
+@rule("_is_all_true", "is_nonzero", "equal", "allclose", "is_same_size", "_has_same_storage_numel")
 def _read(call: Call) -> None:
-    """A value read by Python (argument validation): whatever branch it takes, later operations are followed."""
+    """A question that Python asks (argument validation): whatever branch it takes, later operations are followed."""
+
+
+@rule("_local_scalar_dense")
+def _read_number(call: Call) -> None:
+    """A number that Python reads is as far off as the tensor that held it, as long as nothing is done to it there."""
+    x = call.args[0]
+    v, e = (part.item() for part in call.shadow(x))
+    taken = numbers(x).item()
+    off = e + abs(taken - v)
+    if x.is_floating_point() and off > 0:
+        book = call.tracker.coefficients
+        book[abs(taken)] = max(book.get(abs(taken), 0.0), off)
 
 
 @rule("where")
 def _where(call: Call) -> Shadow:
     if len(call.args) < 3:
         raise NotImplementedError("where(condition) alone returns positions: no bound")
-    condition, a, b = call.shadow(call.args[0]), call.shadow(call.args[1]), call.shadow(call.args[2])
+    condition, a, b = call.shadow(call.args[0]), operand(call, call.args[1]), operand(call, call.args[2])
     mask = as_array(call.args[0])
     return Shadow(np.where(mask, a.v, b.v), np.where(mask, a.e, b.e) + condition.e)
 
 
 @rule("maximum")
 def _maximum(call: Call) -> Shadow:
-    a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
+    a, b = operand(call, call.args[0]), operand(call, call.args[1])
     return Shadow(np.maximum(a.v, b.v), np.maximum(a.e, b.e))
 
 
 @rule("minimum")
 def _minimum(call: Call) -> Shadow:
-    a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
+    a, b = operand(call, call.args[0]), operand(call, call.args[1])
     return Shadow(np.minimum(a.v, b.v), np.maximum(a.e, b.e))
 
 
-@rule("clamp", "clamp_min", "clamp_max")
-def _clamp(call: Call) -> Shadow:
-    a = call.shadow(call.args[0])
-    low = call.arg(1, "min" if call.name != "clamp_max" else "max")
-    high = call.arg(2, "max")
-    if call.name == "clamp_max":
-        low, high = None, low
-    low, high = call.shadow(-math.inf if low is None else low), call.shadow(math.inf if high is None else high)
+def clamped(a: Shadow, low: Shadow, high: Shadow) -> Shadow:
+    """min(max(a, low), high): one of the three is selected, and none moves the result by more than itself."""
     raised = np.maximum(a.v, low.v)
-    # One of the three is selected, and none moves the result by more than itself: only those within reach count.
     low_reached, high_reached = a.v - a.e <= low.v + low.e, raised + np.maximum(a.e, low.e) >= high.v - high.e
     kept = (a.v + a.e >= low.v - low.e) & (a.v - a.e <= high.v + high.e) | ~np.isfinite(a.e)
     e = np.where(kept, a.e, 0.0)
     e = np.maximum(e, np.where(low_reached, low.e, 0.0))
     e = np.maximum(e, np.where(high_reached, high.e, 0.0))
     return Shadow(np.minimum(raised, high.v), e)
+
+
+@rule("clamp", "clamp_min", "clamp_max")
+def _clamp(call: Call) -> Shadow:
+    low = call.arg(1, "min" if call.name != "clamp_max" else "max")
+    high = call.arg(2, "max")
+    if call.name == "clamp_max":
+        low, high = None, low
+    low, high = (selected(call, none if x is None else x) for x, none in ((low, -math.inf), (high, math.inf)))
+    return clamped(call.shadow(call.args[0]), low, high)

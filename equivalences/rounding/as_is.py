@@ -30,7 +30,8 @@ def log_softmax_in_storage(call: Call) -> Shadow:
         return shadow
     x = call.shadow(call.args[0])
     row = log_of_sum(call, x, dim, call.format)
-    return rounded(call, -row.gap - row.log, x.e + row.moved + call.arithmetic.u * row.gap + row.log_e, underflow=False)
+    e = row.parted + call.arithmetic.u * (row.gap + 2 * row.worst) + row.log_e
+    return rounded(call, -row.gap - row.log, e, underflow=False)
 
 
 def softmax_rounds_exponentials(call: Call) -> Shadow:

@@ -42,6 +42,14 @@ class Assumptions:
             self.sum_height(n), max(-(-n // lanes) + lanes for lanes in (_VECTORS[:3] if wide else _VECTORS[1:4]))
         )
 
+    def nll_height(self, n: int) -> int:
+        """The same for the total of nll_loss, in the storage format: a cascade on the CPU.
+
+        Elsewhere any order (cuda/NLLLoss2d.cu adds the totals of blocks atomically, in the storage format; Loss.cu is
+        better than that in 16 bits, which adds in float32).
+        """
+        return cascade_height(n) if self.vectors else self.sum_height(n)
+
 
 _VECTORS = (2, 4, 8, 16, 32)  # numbers a vector: of 128 to 512 bits, float64 to 16 bits
 

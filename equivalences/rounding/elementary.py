@@ -12,7 +12,7 @@ import numpy as np
 
 from equivalences.formats import FORMATS
 from equivalences.model import Array
-from equivalences.rounding.arithmetic import exact, product, quotient, rounded
+from equivalences.rounding.arithmetic import clamped, exact, operand, product, quotient, rounded, selected
 from equivalences.rounding.arrays import doubtful, unbounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
@@ -152,13 +152,10 @@ def _pow(call: Call) -> Shadow:
     exponent = call.args[1]
     if not isinstance(exponent, (int, float)) or exponent not in (1, 2, 3):
         raise NotImplementedError("pow is followed for the exponents 1, 2 and 3 only")
-    x = call.shadow(call.args[0])
-    if exponent == 1:
-        return x
-    power = product(x, x)
-    if exponent == 3:
-        power = product(power, x)
-    return rounded(call, *power, roundings=float(exponent - 1))
+    x = power = call.shadow(call.args[0])
+    for _ in range(int(exponent) - 1):  # product after product, each stored (PowKernel.cpp: base * base * base)
+        power = rounded(call, *product(power, x))
+    return power
 
 
 @rule("lgamma")
@@ -179,7 +176,7 @@ def _square(call: Call) -> Shadow:
 @rule("xlogy", "special_xlog1py")
 def _xlogy(call: Call) -> Shadow:
     """x log(y) or x log1p(y), the logarithm rounded to storage too; 0 where x = 0, whatever y."""
-    x, y = call.shadow(call.args[0]), call.shadow(call.args[1])
+    x, y = operand(call, call.args[0]), operand(call, call.args[1])
     v, e = mul(call, x, (log if call.name == "xlogy" else log1p)(call, y))
     zero = (x.v == 0) & (x.e == 0)
     return Shadow(np.where(zero, 0.0, v), np.where(zero, 0.0, e))
@@ -284,7 +281,7 @@ def _softplus(call: Call) -> Shadow:
     kernel = call.assume.relative("exp", u) * logistic(z) + call.assume.relative("log1p", u) * v
     kernel = kernel + 2 * call.arithmetic.eta
     # Documented: beyond the threshold the function is the identity.
-    linear = np.log1p(np.exp(x.e - abs(z))) * (1 + CLOSE) + CLOSEST * v
+    linear = np.log1p(np.exp(x.e - z)) * (1 + CLOSE) + CLOSEST * v
     kernel = _beyond(x, float(threshold), kernel, linear)
     return rounded(call, v, moved + kernel, roundings=0.0)
 
@@ -310,7 +307,7 @@ def _softplus_backward(call: Call) -> Shadow:
 @rule("logaddexp")
 def _logaddexp(call: Call) -> Shadow:
     """max(a, b) + log1p(exp(-|a - b|)) (BinaryOpsKernel.cpp); the derivatives are two shares whose sum is 1."""
-    a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
+    a, b = operand(call, call.args[0]), operand(call, call.args[1])
     u, gap = call.arithmetic.u, abs(a.v - b.v)
     small = np.exp(-gap)
     tail = np.log1p(small)
@@ -330,35 +327,38 @@ def _relu(call: Call) -> Shadow:
     return Shadow(np.maximum(x.v, 0.0), np.where(x.v + x.e <= 0, 0.0, x.e))
 
 
+def _above(call: Call, x: Shadow, limit: float) -> tuple[Array, Array]:
+    """Where x > limit, and inf where rounding, of x or of the limit as it is stored, may decide that."""
+    v, e = selected(call, limit)
+    return x.v > v, doubtful((x.e + e > 0) & (abs(x.v - v) <= x.e + e))
+
+
 @rule("threshold")
 def _threshold(call: Call) -> Shadow:
-    x, low, value = call.shadow(call.args[0]), float(call.args[1]), call.shadow(call.args[2])
-    on = x.v > low
-    doubt = doubtful((x.e > 0) & (abs(x.v - low) <= x.e))
+    x, value = call.shadow(call.args[0]), selected(call, call.args[2])
+    on, doubt = _above(call, x, call.args[1])
     return Shadow(np.where(on, x.v, value.v), np.where(on, x.e, value.e) + doubt)
 
 
 @rule("threshold_backward")
 def _threshold_backward(call: Call) -> Shadow:
     g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
-    on = x.v > float(call.args[2])
-    doubt = doubtful((x.e > 0) & (abs(x.v - float(call.args[2])) <= x.e))
+    on, doubt = _above(call, x, call.args[2])
     return Shadow(g.v * on, g.e * on + doubt)
 
 
 @rule("hardtanh")
 def _hardtanh(call: Call) -> Shadow:
-    x = call.shadow(call.args[0])
-    return Shadow(np.clip(x.v, float(call.arg(1, "min_val", -1)), float(call.arg(2, "max_val", 1))), x.e)
+    low, high = selected(call, call.arg(1, "min_val", -1)), selected(call, call.arg(2, "max_val", 1))
+    return clamped(call.shadow(call.args[0]), low, high)
 
 
 @rule("hardtanh_backward")
 def _hardtanh_backward(call: Call) -> Shadow:
     g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
-    low, high = float(call.args[2]), float(call.args[3])
-    on = (x.v > low) & (x.v < high)
-    near = np.minimum(abs(x.v - low), abs(x.v - high))
-    return Shadow(g.v * on, g.e * on + doubtful((x.e > 0) & (near <= x.e)))
+    (above, doubt), (below, other) = _above(call, x, call.args[2]), _above(call, neg(x), -call.args[3])
+    on = above & below
+    return Shadow(g.v * on, g.e * on + doubt + other)
 
 
 @rule("leaky_relu")

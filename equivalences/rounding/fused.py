@@ -18,8 +18,8 @@ from equivalences.formats import Format
 from equivalences.model import Array
 from equivalences.rounding.arithmetic import exact, product, quotient, rounded
 from equivalences.rounding.arrays import add_up, along, as_array, held, put, spread, unbounded
-from equivalences.rounding.assumptions import cascade_height
 from equivalences.rounding.elementary import CLOSE, add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
+from equivalences.rounding.reductions import summed
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 
@@ -28,12 +28,14 @@ class Row(NamedTuple):
 
     top: Array  # the maximum m
     gap: Array  # d_i = m - x_i >= 0
+    worst: Array  # the largest error of x
     share: Array  # p_i, the exact softmax
     term: Array  # bound on the relative error of exp(x_i - m)
     total: Array  # bound on the relative error of the sum of those
     log: Array  # L = log sum exp(x - m) = lse - m
     log_e: Array  # bound on the rounding error of the computed L, for any x within its error
     moved: Array  # how far errors of x can move lse, beside that
+    parted: Array  # how far they can move x_i - lse
 
 
 def log_of_sum(call: Call, x: Shadow, dim: int, steps: Format) -> Row:
@@ -44,13 +46,19 @@ def log_of_sum(call: Call, x: Shadow, dim: int, steps: Format) -> Row:
     top, where = x.v.max(dim, keepdims=True), x.v.argmax(dim, keepdims=True)
     gap = top - x.v
     terms = np.exp(-gap)
-    tail = put(terms, dim, where, 0.0).sum(dim, keepdims=True)
+    others = put(terms, dim, where, 0.0)
+    tail = others.sum(dim, keepdims=True)
     log = np.log1p(tail)
     share = terms / (1 + tail)
     # Errors of x: lse moves by the mean of e under shares that have themselves moved by exp(2 max e) at most.
     worst = spread(x.e, x.v.shape).max(dim, keepdims=True)
     drift = growth(2 * worst) + 1
-    moved = np.minimum((share * x.e).sum(dim, keepdims=True) * drift, worst)
+    mean = (share * x.e).sum(dim, keepdims=True)
+    moved = np.minimum(mean * drift, worst)
+    # x_i - lse moves by the mean of d_i - d_j under such shares: by (1 - p_i) e_i and the p_j e_j of the others.
+    rest = put(1 - share, dim, where, tail / (1 + tail))
+    besides = put(mean - share * x.e, dim, where, (others * x.e).sum(dim, keepdims=True) / (1 + tail))
+    parted = np.minimum((rest * x.e + np.maximum(besides, 0.0)) * drift, x.e + moved)
     # Rounding: x_i - m is off by u d_i, exp by kappa u; at the maximum both are exact (exp(0) = 1).
     term = growth(u * (gap + 2 * worst) + call.assume.relative("exp", inner.u) + narrow) * (gap + worst > 0)
     n = x.v.shape[dim]
@@ -60,7 +68,7 @@ def log_of_sum(call: Call, x: Shadow, dim: int, steps: Format) -> Row:
     total = total + gamma * (1 + total) + narrow + n * inner.eta
     change = unbounded(-np.log1p(-total), total >= 1)
     log_e = change + (call.assume.relative("log", inner.u) + narrow) * (log + change + moved)
-    return Row(top, gap, share, term, total, log, log_e, moved)
+    return Row(top, gap, worst, share, term, total, log, log_e, moved, parted)
 
 
 def row_height(call: Call, x: Array, dim: int) -> int:
@@ -75,7 +83,8 @@ def _log_softmax(call: Call) -> Shadow:
     """(x - max) - log(sum(exp(x - max))): 16-bit rows are computed in float32 and rounded once."""
     x = call.shadow(call.args[0])
     row = log_of_sum(call, x, call.args[1], call.arithmetic)
-    return rounded(call, -row.gap - row.log, x.e + row.moved + call.arithmetic.u * row.gap + row.log_e, underflow=False)
+    e = row.parted + call.arithmetic.u * (row.gap + 2 * row.worst) + row.log_e
+    return rounded(call, -row.gap - row.log, e, underflow=False)
 
 
 @rule("_softmax")
@@ -99,8 +108,9 @@ def _log_softmax_backward(call: Call) -> Shadow:
     share = np.exp(out.v)
     share_e = share * growth(out.e + call.assume.relative("exp", u)) + call.arithmetic.eta
     part = product(Shadow(share, unbounded(share_e, np.isinf(out.e))), total)
-    e = g.e + part.e + u * (abs(part.v) + part.e) + call.arithmetic.eta
-    return rounded(call, g.v - part.v, e, underflow=False)
+    size = abs(part.v) + part.e
+    e = g.e + part.e + u * size + call.arithmetic.eta
+    return rounded(call, g.v - part.v, unbounded(e, size > call.arithmetic.max), underflow=False)
 
 
 @rule("_softmax_backward_data")
@@ -112,7 +122,8 @@ def _softmax_backward(call: Call) -> Shadow:
     terms = Shadow(terms.v, terms.e + u * (abs(terms.v) + terms.e) + call.arithmetic.eta)
     total = _row_sum(call, terms, dim)
     rest = Shadow(g.v - total.v, g.e + total.e)
-    rest = Shadow(rest.v, rest.e + u * (abs(rest.v) + rest.e))
+    size = abs(rest.v) + rest.e
+    rest = Shadow(rest.v, unbounded(rest.e + u * size, size > call.arithmetic.max))
     return rounded(call, *product(rest, s))
 
 
@@ -121,8 +132,9 @@ def _row_sum(call: Call, x: Shadow, dim: int) -> Shadow:
     size = abs(x.v) + x.e
     terms = (size > 0).sum(dim, keepdims=True)
     h = np.minimum(np.maximum(terms - 1, 0), row_height(call, x.v, dim)) * call.arithmetic.u
-    e = spread(x.e, x.v.shape).sum(dim, keepdims=True) + h / (1 - h) * size.sum(dim, keepdims=True)
-    return Shadow(x.v.sum(dim, keepdims=True), e)
+    total = size.sum(dim, keepdims=True)
+    e = spread(x.e, x.v.shape).sum(dim, keepdims=True) + h / (1 - h) * total
+    return Shadow(x.v.sum(dim, keepdims=True), unbounded(e, total + e > call.arithmetic.max))
 
 
 # --- negative log-likelihood -----------------------------------------------------------------------------------
@@ -144,6 +156,11 @@ def _nll_weights(call: Call, weight: Tensor | None, target: Array, kept: Array) 
     return Shadow(*(np.where(kept, spread(part, tuple(weight.shape))[chosen], 0.0) for part in call.shadow(weight)))
 
 
+def _sure_targets(call: Call, target: Tensor, x: Shadow) -> Shadow:
+    """`x`, without a bound where rounding may have decided a target."""
+    return Shadow(x.v, np.full(x.v.shape, math.inf)) if call.doubted(target) else x
+
+
 def _accumulated(call: Call, terms: Shadow, height: int) -> Shadow:
     """A total with `height` additions on the way of a term, in the storage format; zeros (ignored rows) add exactly."""
     size = abs(terms.v) + terms.e
@@ -155,7 +172,7 @@ def _accumulated(call: Call, terms: Shadow, height: int) -> Shadow:
 
 @rule("nll_loss_forward", "nll_loss2d_forward")
 def _nll_loss(call: Call) -> list[Shadow]:
-    return nll_loss(call, cascade_height(call.args[1].numel()))
+    return nll_loss(call, call.assume.nll_height(call.args[1].numel()))
 
 
 def nll_loss(call: Call, height: int) -> list[Shadow]:
@@ -164,7 +181,7 @@ def nll_loss(call: Call, height: int) -> list[Shadow]:
     The number of rows is known exactly, and rounded once.  It, or the total weight, is no result: no bound is lost
     where it overflows.
     """
-    x, target = call.shadow(call.args[0]), as_array(call.args[1])
+    x, target = _sure_targets(call, call.args[1], call.shadow(call.args[0])), as_array(call.args[1])
     reduction, ignore_index = call.args[3], call.args[4]
     kept = target != ignore_index
     w = _nll_weights(call, call.args[2], target, kept)
@@ -193,7 +210,11 @@ def nll_loss(call: Call, height: int) -> list[Shadow]:
 
 @rule("nll_loss_backward", "nll_loss2d_backward")
 def _nll_backward(call: Call) -> Shadow:
-    g, target, weight = call.shadow(call.args[0]), as_array(call.args[2]), call.args[3]
+    g, target, weight = (
+        _sure_targets(call, call.args[2], call.shadow(call.args[0])),
+        as_array(call.args[2]),
+        call.args[3],
+    )
     reduction, ignore_index = call.args[4], call.args[5]
     kept = target != ignore_index
     u = call.format.u
@@ -216,9 +237,8 @@ def _reduced(call: Call, terms: Shadow, reduction: int) -> Shadow:
     if reduction == _NONE:
         return terms
     n = terms.v.size
-    hu = call.assume.at_sum_height(n, torch.get_num_threads()) * call.arithmetic.u
-    e = spread(terms.e, terms.v.shape)
-    v, e = add_up(terms.v), add_up(e) + hu / (1 - hu) * add_up(abs(terms.v) + e)
+    height = call.assume.at_sum_height(n, torch.get_num_threads())
+    v, e = summed(call, terms, list(range(terms.v.ndim)), False, height)
     if reduction == _MEAN:
         return rounded(call, v / n, e / n)
     return rounded(call, v, e, roundings=0.0, underflow=False)

@@ -12,59 +12,85 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from equivalences import formats
 from equivalences.model import Array
-from equivalences.rounding.arithmetic import exact, product, rounded
-from equivalences.rounding.arrays import along, as_array, as_tensor, doubtful, numbers, unbounded
+from equivalences.rounding.arithmetic import converted, exact, operand, product, rounded, selected
+from equivalences.rounding.arrays import along, as_array, as_tensor, numbers, unbounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 
 def _swap(tree: Any, call: Call, part: int) -> Any:
-    """`tree` with every floating-point tensor replaced by part 0 (value) or 1 (bound) of its shadow."""
+    """`tree` with every tensor replaced by part 0 (value) or 1 (bound) of its shadow."""
     if isinstance(tree, Tensor):
-        if tree.is_floating_point():
-            return as_tensor(call.tracker.shadow(tree)[part])
-        return tree.cpu()
+        return as_tensor(operand(call, tree)[part])
     if isinstance(tree, (list, tuple)):
         return type(tree)(_swap(branch, call, part) for branch in tree)
     return tree
 
 
+def _here(tree: Any) -> Any:
+    """`tree` with every tensor on the host."""
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_here(branch) for branch in tree)
+    return tree.cpu() if isinstance(tree, Tensor) else tree
+
+
+def _sure_of(call: Call, places: Any, found: Shadow) -> Shadow:
+    """`found`, put together by indices or masks: no bound at all where they are in doubt."""
+    return Shadow(found.v, np.full(found.v.shape, math.inf)) if call.doubted(places) else found
+
+
+# Where an operation takes its indices, or its mask.
+_PLACES = {
+    "gather": 2, "index_select": 2, "index": 1, "take_along_dim": 1, "embedding": 1, "masked_select": 1,
+    "masked_scatter": 1, "masked_select_backward": 2, "masked_scatter_backward": 1,
+}  # fmt: skip
+
+
 @rule(
     "clone", "contiguous", "cat", "stack", "gather", "index_select", "index", "take_along_dim", "flip", "roll",
-    "repeat", "constant_pad_nd", "slice_backward", "select_backward", "embedding", "masked_select", "diagonal_backward",
-    "tril", "triu", "lift_fresh_copy", "unfold_backward",
+    "repeat", "slice_backward", "select_backward", "embedding", "masked_select", "diagonal_backward", "tril", "triu",
+    "lift_fresh_copy", "masked_scatter", "masked_select_backward", "masked_scatter_backward",
 )  # fmt: skip
 def _move(call: Call) -> Shadow:
     kwargs = {key: item for key, item in call.kwargs.items() if key not in ("dtype", "device", "layout", "pin_memory")}
-    return Shadow(*(call.func(*_swap(call.args, call, part), **kwargs).numpy() for part in (0, 1)))
+    at = _PLACES.get(call.name)
+
+    def moved(part: int) -> Array:
+        args = (_here(arg) if k == at else _swap(arg, call, part) for k, arg in enumerate(call.args))
+        found: Array = call.func(*args, **kwargs).numpy()
+        return found
+
+    found = Shadow(moved(0), moved(1))
+    return found if at is None else _sure_of(call, call.args[at], found)
+
+
+@rule("constant_pad_nd")
+def _pad(call: Call) -> Shadow:
+    v, e = selected(call, call.arg(2, "value", 0))
+    return Shadow(
+        *(call.func(_swap(call.args[0], call, k), call.args[1], float(x)).numpy() for k, x in enumerate((v, e)))
+    )
+
+
+@rule("unfold_backward")
+def _unfold_backward(call: Call) -> Shadow:
+    """Windows that overlap are added up."""
+    a, rest = call.shadow(call.args[0]), call.args[1:]
+    size = abs(a.v) + a.e
+    v, e, size, terms = (
+        call.func(as_tensor(x), *rest).numpy() for x in (a.v, a.e, size, (size > 0).astype(np.float64))
+    )
+    return _met(call, v, e, size, terms)
 
 
 @rule("_to_copy", "to")
 def _convert(call: Call) -> Shadow:
-    a = call.shadow(call.args[0])
-    source, target = call.args[0], call.out
-    if not target.is_floating_point():
-        if source.is_floating_point() and a.e.any():
-            return Shadow(numbers(target), doubtful(a.e > 0))
-        return a
-    if not source.is_floating_point() or formats.of(source.dtype).precision > formats.of(target.dtype).precision:
-        fmt = formats.of(target.dtype)
-        size = abs(a.v) + a.e
-        # An integer small enough for the format converts exactly.
-        moved = fmt.u * size + fmt.eta / 2 if source.is_floating_point() else (size > 2.0**fmt.precision) * fmt.u * size
-        return Shadow(a.v, unbounded(a.e + moved, size + a.e + moved > fmt.max))
-    if source.dtype != target.dtype and formats.of(source.dtype).max > formats.of(target.dtype).max:
-        return rounded(call, a.v, a.e, roundings=1.0)  # bfloat16 to float16
-    return a
+    return converted(call.tracker.shadow(call.args[0]), call.args[0], call.out)
 
 
 @rule("copy")
 def _copy(call: Call) -> Shadow:
-    destination, source = call.args[:2]
-    a = call.shadow(source)
-    narrow = source.is_floating_point() and formats.of(source.dtype).precision > formats.of(destination.dtype).precision
-    return rounded(call, a.v, a.e, roundings=0.0 if call.format.precision < 24 else 1.0) if narrow else a
+    return converted(call.tracker.shadow(call.args[1]), call.args[1], call.args[0])
 
 
 @rule("squeeze", "unsqueeze", "transpose", "t")
@@ -94,9 +120,8 @@ def _zeros_like_another(call: Call) -> Shadow:
 def _factory(call: Call) -> Shadow:
     # What stands in a fresh constant is what it holds, drawn at random or not; a fill by a computed tensor carries
     # that tensor's bound.
-    for operand in call.args[1:]:
-        if isinstance(operand, Tensor):
-            return call.shadow(operand)
+    if call.name == "fill" and isinstance(call.args[1], Tensor):
+        return operand(call, call.args[1])
     fill = call.args[_FILL[call.name]] if call.name in _FILL and len(call.args) > _FILL[call.name] else None
     if isinstance(fill, (int, float)) and call.out.is_floating_point():
         taken = numbers(call.out)
@@ -104,12 +129,13 @@ def _factory(call: Call) -> Shadow:
         return exact(np.full(taken.shape, float(fill)), np.where(np.isnan(off), 0.0, off))  # as the format takes it
     if call.name.startswith(("empty", "new_empty")):
         return exact(np.full(call.out.shape, math.nan))  # no value yet: no bound until it is written
-    return exact(numbers(call.out))
+    found = exact(numbers(call.out))
+    return _sure_of(call, call.args[0], found) if call.name == "one_hot" else found
 
 
 def _places(call: Call) -> tuple[tuple[Array, ...], Shadow]:
     """Where a scatter puts its source, and what of the source it puts there."""
-    index, source = as_array(call.args[2]), call.shadow(call.args[3])
+    index, source = as_array(call.args[2]), selected(call, call.args[3])
     if index.ndim == 0:
         return (), source
     taken = tuple(slice(size) for size in index.shape)
@@ -120,19 +146,19 @@ def _places(call: Call) -> tuple[tuple[Array, ...], Shadow]:
 def _scatter(call: Call) -> Shadow:
     if call.kwargs.get("reduce"):
         raise NotImplementedError("scatter with reduce= is followed as scatter_add or scatter_reduce only")
-    return _replaced(call.shadow(call.args[0]), *_places(call))
+    return _sure_of(call, call.args[2], _replaced(call.shadow(call.args[0]), *_places(call)))
 
 
 @rule("scatter_add")
 def _scatter_add(call: Call) -> Shadow:
-    return _accumulated(call, call.shadow(call.args[0]), *_places(call))
+    return _sure_of(call, call.args[2], _accumulated(call, call.shadow(call.args[0]), *_places(call)))
 
 
 @rule("index_put", "_index_put_impl")
 def _index_put(call: Call) -> Shadow:
     where = tuple(slice(None) if index is None else as_array(index) for index in call.args[1])
     put = partial(_accumulated, call) if call.arg(3, "accumulate", False) else _replaced
-    return put(call.shadow(call.args[0]), where, call.shadow(call.args[2]))
+    return _sure_of(call, call.args[1], put(call.shadow(call.args[0]), where, operand(call, call.args[2])))
 
 
 @rule("index_add")
@@ -140,10 +166,10 @@ def _index_add(call: Call) -> Shadow:
     a, b = call.shadow(call.args[0]), call.shadow(call.args[3])
     alpha = call.kwargs.get("alpha", 1)
     if abs(alpha) != 1:
-        b = rounded(call, *product(b, call.shadow(alpha)))
+        b = rounded(call, *product(b, selected(call, alpha)))
     b = Shadow(-b.v, b.e) if alpha == -1 else b
     every = (slice(None),) * (call.args[1] % max(a.v.ndim, 1))
-    return _accumulated(call, a, (*every, as_array(call.args[2])), b)
+    return _sure_of(call, call.args[2], _accumulated(call, a, (*every, as_array(call.args[2])), b))
 
 
 def _replaced(a: Shadow, where: Any, b: Shadow) -> Shadow:
@@ -161,21 +187,19 @@ def _accumulated(call: Call, a: Shadow, where: Any, b: Shadow) -> Shadow:
         return x
 
     v, e, size = added(a.v, b.v), added(a.e, b.e), added(abs(a.v) + a.e, abs(b.v) + b.e)
-    # Zeros are added exactly: only places where two nonzero numbers meet are rounded.
-    terms = added(a.v != 0, b.v != 0)
+    return _met(call, v, e, size, added(abs(a.v) + a.e > 0, abs(b.v) + b.e > 0))
+
+
+def _met(call: Call, v: Array, e: Array, size: Array, terms: Array) -> Shadow:
+    """Sums of so many `terms` each, of absolute values `size` in all: zeros are added exactly."""
     additions = np.maximum(terms - 1, 0) * call.format.u
-    e = e + size * additions / (1 - additions)
+    e = e + unbounded(size * additions / (1 - additions), additions >= 1)
     return Shadow(v, unbounded(e, size + e > call.format.max))
 
 
 @rule("masked_fill")
 def _masked_fill(call: Call) -> Shadow:
-    a, fill = call.shadow(call.args[0]), call.shadow(call.args[2])
+    a, fill = call.shadow(call.args[0]), selected(call, call.args[2])
     doubt = call.shadow(call.args[1])
     mask = as_array(call.args[1])
     return Shadow(np.where(mask, fill.v, a.v), np.where(mask, fill.e, a.e) + doubt.e)
-
-
-@rule("masked_scatter", "masked_select_backward", "masked_scatter_backward")
-def _masked_scatter(call: Call) -> Shadow:
-    return Shadow(*(call.func(*_swap(call.args, call, part)).numpy() for part in (0, 1)))

@@ -34,7 +34,8 @@ def _repeated(operation: str) -> Rule:
         for i, out in enumerate(call.out):
             args, kwargs = [*map(the(i), call.args)], {key: the(i)(item) for key, item in call.kwargs.items()}
             if operation in ("addcmul", "addcdiv") and len(args) > 3:
-                kwargs["value"] = args.pop()
+                value = args.pop()
+                kwargs["value"] = value[i] if isinstance(value, Tensor) else value
             found.append(once(Call(call.tracker, operation, call.func, tuple(args), kwargs, out)))
         return found
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equivalences import formats
 from equivalences.model import Array
-from equivalences.rounding.arithmetic import exact, rounded
-from equivalences.rounding.arrays import add_up, along, as_array, doubtful, numbers, put, spread
+from equivalences.rounding.arithmetic import converted, rounded
+from equivalences.rounding.arrays import add_up, along, as_array, doubtful, numbers, put, spread, unbounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 
@@ -28,30 +29,37 @@ def count(x: Array, dims: list[int]) -> int:
     return math.prod(x.shape[d] for d in dims)
 
 
-def summed(x: Shadow, dims: list[int], keepdim: bool, u: float, height: int) -> Shadow:
-    """A sum with at most `height` additions on the way of any term: h u / (1 - h u) sum |x| (Higham 2002, 4.2)."""
+def summed(call: Call, x: Shadow, dims: list[int], keepdim: bool, height: int) -> Shadow:
+    """A sum with at most `height` additions on the way of any term: h u / (1 - h u) sum |x| (Higham 2002, 4.2).
+
+    In the kernel's arithmetic: no bound where part of the sum may overflow there.
+    """
     e = spread(x.e, x.v.shape)
     if not dims:
         return Shadow(x.v, e)
-    gamma = height * u / (1 - height * u) if height * u < 1 else math.inf
-    v, propagated = add_up(x.v, dims, keepdim), add_up(e, dims, keepdim)
-    if gamma == 0:
-        return Shadow(v, propagated)
-    return Shadow(v, propagated + gamma * add_up(abs(x.v) + e, dims, keepdim))
+    hu = height * call.arithmetic.u
+    v, size = add_up(x.v, dims, keepdim), add_up(abs(x.v) + e, dims, keepdim)
+    e = add_up(e, dims, keepdim) + (hu / (1 - hu) if hu < 1 else math.inf) * size
+    return Shadow(v, unbounded(e, size + e > call.arithmetic.max))
 
 
 def _sum_over(call: Call, mean: bool, height: int | None = None) -> Shadow:
-    x = call.shadow(call.args[0])
+    x, source = call.shadow(call.args[0]), call.args[0]
     dims = dims_of(x.v, call.arg(1, "dim"))
     n = count(x.v, dims)
     height = call.assume.at_sum_height(n, torch.get_num_threads()) if height is None else height
-    keep, exactly = bool(call.arg(2, "keepdim", False)), not call.args[0].is_floating_point() and not mean
-    total = summed(x, dims, keep, 0.0 if exactly else call.arithmetic.u, height)
-    if exactly:
-        return total  # integers and booleans are counted
+    keep = bool(call.arg(2, "keepdim", False))
+    if not source.is_floating_point() or formats.of(source.dtype).precision > call.format.precision:
+        x = converted(x, source, call.out)  # on the CPU, each number by itself
+    total = summed(call, x, dims, keep, height)
     if mean:
         return rounded(call, total.v / n, total.e / n)
-    return rounded(call, *total, roundings=0.0, underflow=False)
+    found = rounded(call, *total, roundings=0.0, underflow=False)
+    if source.is_floating_point():
+        return found
+    # Integers and booleans are counted, exactly while they fit.
+    size, e = (add_up(part, dims, keep) if dims else part for part in (abs(x.v), spread(x.e, x.v.shape)))
+    return Shadow(found.v, np.where((e == 0) & (size <= 2.0**call.format.precision), 0.0, found.e))
 
 
 @rule("sum")
@@ -101,7 +109,7 @@ def _ambiguous(x: Shadow, dim: int, keepdim: bool, largest: bool) -> Array:
         return doubtful(np.array(False))
     e, where = spread(x.e, v.shape), v.argmax(dim, keepdims=True)
     best = along(where, dim)
-    near = (v + e >= v[best] - e[best]) & (e > 0)
+    near = (v + e >= v[best] - e[best]) & (e + e[best] > 0)
     return doubtful(put(near, dim, where, False).any(dim, keepdims=keepdim))
 
 
@@ -142,10 +150,17 @@ def _sort(call: Call) -> list[Shadow]:
     return [Shadow(x.v[along(order, dim)], e), Shadow(order.astype(np.float64), doubtful(e > 0))]
 
 
-@rule("aminmax", "_assert_async")
-def _checked(call: Call) -> list[Shadow | None]:
-    outs = call.out if isinstance(call.out, (list, tuple)) else [call.out]
-    return [exact(numbers(o)) if isinstance(o, Tensor) else None for o in outs]
+@rule("aminmax")
+def _both_extremes(call: Call) -> list[Shadow]:
+    x, dim = call.shadow(call.args[0]), call.kwargs.get("dim")
+    dims, keep = tuple(dims_of(x.v, dim)), bool(call.kwargs.get("keepdim", False))
+    e = np.max(spread(x.e, x.v.shape), axis=dims, keepdims=keep)
+    return [Shadow(extreme(x.v, axis=dims, keepdims=keep), e) for extreme in (np.min, np.max)]
+
+
+@rule("_assert_async")
+def _asserted(call: Call) -> None:
+    """A question that decides nothing but whether an exception is raised."""
 
 
 @rule("logsumexp")

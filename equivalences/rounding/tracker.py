@@ -85,7 +85,7 @@ class Call:
 
     __slots__ = ("args", "arithmetic", "assume", "format", "func", "kwargs", "name", "out", "tracker")
 
-    format: Format  # of the result (of the first floating-point result)
+    format: Format  # of the result (of the first floating-point result; integers are followed in float64)
     arithmetic: Format  # in which the kernel computes: float32 for 16-bit data (at::opmath_type), else the data's
 
     def __init__(
@@ -94,6 +94,7 @@ class Call:
         self.tracker, self.name, self.func = tracker, name, func
         self.args, self.kwargs, self.out = args, kwargs, out
         self.assume = tracker.assume
+        self.format = self.arithmetic = formats.FORMATS["float64"]
         for tensor in _tensors(out):
             if tensor.is_floating_point():
                 self.format, self.arithmetic = _FORMATS[tensor.dtype]
@@ -104,6 +105,10 @@ class Call:
         if position < len(self.args):
             return self.args[position]
         return self.kwargs.get(name, default)
+
+    def doubted(self, *places: Any) -> bool:
+        """Whether rounding may have decided one of these indices or masks: then it is not known what they point to."""
+        return any(np.any(self.tracker.shadow(x).e) for place in places for x in _tensors(place))
 
     def shadow(self, operand: Any) -> Shadow:
         """The shadow of a tensor, or of a Python number as the kernel takes it in (rounded to its arithmetic).
