@@ -7,11 +7,14 @@ Exit status 0: everything holds; 1: something does not, and the reports say what
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -117,15 +120,17 @@ def _verify(asked: Any, console: Console) -> int:
         try:
             identities, formats = choices.identities(asked.identity), choices.formats(asked.format)
             device, mode = choices.device(asked.device), choices.mode(asked.mode)
-            file = stack.enter_context(files.destination(asked.json)) if asked.json else None
+            file = stack.enter_context(files.destination(asked.json)) if asked.json is not None else None
         except choices.Unknown as error:
             raise Usage(str(error)) from None
         except OSError as error:
             raise Usage(f"--json: cannot write {asked.json}: {error.strerror}") from None
         if not any(fmt in identity.formats for identity in identities for fmt in formats):
             raise Usage(f"none of the identities is judged in {', '.join(formats)}")
+        if file and asked.resume is not None and file.path == Path(os.path.realpath(asked.resume)):
+            raise Usage("--json and --resume name the same file: give each its own")
         try:
-            finished = stack.enter_context(resume.finished(asked.resume, device)) if asked.resume else None
+            finished = stack.enter_context(resume.finished(asked.resume, device)) if asked.resume is not None else None
         except resume.Unfit as error:
             raise Usage(f"--resume: {error}") from None
         except OSError as error:
@@ -215,10 +220,8 @@ def _compare(asked: Any, console: Console) -> int:
         console.print(drift.table(before, after, found))
     for line in drift.defects(before, after):
         console.print(line)
-    failing = sum(change.what == "fails now" for change in found)
-    bits = sum(change.what == "other bits" for change in found)
-    console.print(f"{len(found)} forms changed: {bits} compute other bits, {failing} fail now and did not before")
-    return FAILED if failing else 0
+    console.print(drift.summary(before, after, found))
+    return FAILED if any(change.what == "fails now" for change in found) else 0
 
 
 # --- sharpness -------------------------------------------------------------------------------------------------------
@@ -241,8 +244,6 @@ def _sharpness(asked: Any, console: Console) -> int:
 
 
 def _faults(asked: Any, console: Console) -> int:
-    from pathlib import Path
-
     from equivalences import files, planted, sensitivity
     from equivalences.catalogue import IDENTITIES
     from equivalences.faults import FAULTS
@@ -304,5 +305,10 @@ def _page(asked: Any, console: Console) -> int:
     return 0
 
 
+def _interrupted(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupted)  # a time limit: what was judged is shown, drafts are removed
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -37,11 +38,13 @@ class Destination:
 @contextmanager
 def destination(path: str | Path) -> Iterator[Destination]:
     """A place for a file.  Raises OSError at once if none can be written there; leaves no draft behind."""
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays one: what it points to is written
     if target.is_dir():
-        raise IsADirectoryError(21, "is a directory", str(target))
+        raise IsADirectoryError(errno.EISDIR, "is a directory", str(target))
+    if target.exists() and not target.is_file():  # a device or a pipe would be replaced by a file
+        raise OSError(errno.EINVAL, "is no regular file", str(target))
     if target.exists() and not os.access(target, os.W_OK):
-        raise PermissionError(13, "may not be written", str(target))
+        raise PermissionError(errno.EACCES, "may not be written", str(target))
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
     draft = Path(name)

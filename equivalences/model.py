@@ -6,6 +6,8 @@ what every one of its forms must compute.  Everything else in the library runs t
 
 from __future__ import annotations
 
+import ast
+import inspect
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -127,6 +129,11 @@ class Form:
         if not self.label:
             text = self.code if isinstance(self.code, str) else getattr(self.code, "__qualname__", repr(self.code))
             object.__setattr__(self, "label", " ; ".join(line.strip() for line in text.strip().splitlines()))
+        if isinstance(self.code, str):
+            try:
+                ast.parse(inspect.cleandoc(self.code))
+            except SyntaxError as error:
+                raise ValueError(f"the form {self.label!r} is no Python: {error.msg}") from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,6 +112,8 @@ def test_options_and_modules_are_followed() -> None:
     assert audit(linear, torch.ones(1, 2)).operations[-1].name == "addmm"
     found = of(F.cross_entropy, [1.0, 2.0], label_smoothing=0.1)
     assert any(o.name == "_log_softmax" for o in found.operations)
+    weighted = of(F.cross_entropy, [1.0, 2.0], weight=torch.tensor([0.1, 3.0]))
+    assert weighted.operations[-1].digits > 6
 
 
 def test_constants_and_results_written_in_place_are_followed() -> None:

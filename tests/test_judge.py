@@ -324,3 +324,8 @@ def test_a_shadow_survives_its_tensor_being_overwritten(dtype: torch.dtype) -> N
         x.mul_(3)
     assert tracker.shadow(x).v.tolist() == [3.0, 6.0]  # in float64 too, where no conversion makes a copy
     assert tracker.shadow(y).v.tolist() == [1.0, 2.0]
+
+
+def test_a_form_that_is_no_python_says_so_where_it_is_written() -> None:
+    with pytest.raises(ValueError, match=r"the form 'F.softmin\(-z, dim' is no Python: '\(' was never closed"):
+        Form("F.softmin(-z, dim")

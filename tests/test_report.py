@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -156,6 +157,18 @@ def test_results_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(OSError, match="directory"), files.destination(tmp_path):
         pass
+
+
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path: Path) -> None:
+    path, link, pipe = (tmp_path / name for name in ("results.json", "link.json", "pipe"))
+    link.symlink_to(path)
+    os.mkfifo(pipe)
+    with files.destination(link) as file:
+        file.text("results")
+    assert (link.is_symlink(), path.read_text()) == (True, "results")
+    with pytest.raises(OSError, match="no regular file"), files.destination(pipe):
+        pass
+    assert pipe.is_fifo()
 
 
 def test_environment_names_what_a_measurement_depends_on() -> None:

@@ -134,7 +134,7 @@ def audit(
             for each in (*fn.parameters(), *fn.buffers()):
                 tracker.declare(each)
         weights = None if upstream is None else tracker.declare(upstream.detach().clone())
-        followed = {key: tracker.coefficient(x) if type(x) is float else x for key, x in options.items()}
+        followed = {key: _declared(tracker, x) for key, x in options.items()}
         with tracker:
             value = fn(*taken, **followed)
             if not isinstance(value, Tensor) or not value.is_floating_point():
@@ -167,6 +167,13 @@ def audit(
         name, formats.of(result.dtype).name, quantity, index, float(result[index]),
         float(found["shadows"][quantity].v[index]), total, operations,
     )  # fmt: skip
+
+
+def _declared(tracker: Tracker, option: Any) -> Any:
+    """An option as exact data: a tensor of its own, or a number whose arithmetic in Python is followed."""
+    if isinstance(option, Tensor):
+        return tracker.declare(option.detach().clone())
+    return tracker.coefficient(option) if type(option) is float else option
 
 
 # --- following a run, operation by operation -------------------------------------------------------------------------

@@ -5,6 +5,7 @@ A record to read, not a gate: a form whose bits changed may still be right, and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,9 +100,23 @@ def table(before: Results, after: Results, found: list[Change]) -> Table:
     return shown
 
 
+def summary(before: Results, after: Results, found: list[Change]) -> str:
+    """What was compared, and how much of it changed, in one line."""
+    count = Counter(change.what for change in found)
+    alone = count["only before"] + count["only after"]
+    both = len(_forms(before).keys() & _forms(after).keys())
+    return (
+        f"{_name(before)} against {_name(after)}: {both:,} forms judged by both, "
+        f"{count['other bits']} compute other bits, {count['fails now']} fail now and did not before; "
+        f"{alone} judged by one of them only"
+    )
+
+
 def defects(before: Results, after: Results) -> Iterator[str]:
-    """A line for each known defect that only one of the two has met."""
-    met = [{name for t in results["tallies"] for name in t["known defects"]} for results in (before, after)]
+    """A line for each known defect that only one of the two has met, of what both have judged."""
+    cells = _cells(before), _cells(after)
+    both = cells[0].keys() & cells[1].keys()
+    met = [{name for key in both for name in some[key]["known defects"]} for some in cells]
     yield from (f"known defect no longer met: {name}" for name in sorted(met[0] - met[1]))
     yield from (f"known defect met now: {name}" for name in sorted(met[1] - met[0]))
 

@@ -309,8 +309,11 @@ class Tracker(TorchDispatchMode):
         if found is None:
             raise Untracked(f"aten::{name} has no rounding rule: add one with @rule({name!r}) in equivalences/rounding")
         call = Call(self, name, func, args, kwargs, out)
-        with np.errstate(all="ignore"):  # inf and nan are what a bound becomes where there is none
-            shadows = found(call)
+        try:
+            with np.errstate(all="ignore"):  # inf and nan are what a bound becomes where there is none
+                shadows = found(call)
+        except NotImplementedError as error:  # the rule is one of other options
+            raise Untracked(f"aten::{name}: {error}") from None
         if shadows is None:
             return
         self.operations.add(name)
