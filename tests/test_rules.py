@@ -6,6 +6,7 @@ would have let anything pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,12 @@ BOUNDED: dict[str, Case] = {
         (DRAWN[:10].to(BF16),),
     ),
     "cube": (lambda x: x**3, (DRAWN.to(BF16),)),
+    # classes that are masked out
+    "softmax of -inf": (lambda x, m: F.softmax((x / 3).masked_fill(m, -math.inf), 0), (X, MASK)),
+    "cross entropy beside -inf": (
+        lambda x, m: F.cross_entropy((x / 3).masked_fill(m, -math.inf)[None], torch.tensor([1])),
+        (X.to(BF16), MASK),
+    ),
     # read by Python
     "divided by item()": (lambda x: x / x.exp().sum().item(), (DRAWN[:8].to(BF16),)),
     # sharper than it was

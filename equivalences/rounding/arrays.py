@@ -50,8 +50,8 @@ def unbounded(e: Array, where: Any) -> Array:
 
 
 def sure(v: Array, e: Array) -> Array:
-    """A bound of `v`: none of what is no number, and none that is nan itself."""
-    return np.where(np.isfinite(v) & (e < math.inf), e, math.inf)
+    """A bound of `v`: none of what is no number, and none that is nan itself; an exact infinity is off by nothing."""
+    return np.where((np.isfinite(v) | (np.isinf(v) & (e == 0))) & (e < math.inf), e, math.inf)
 
 
 def doubtful(where: Any) -> Array:

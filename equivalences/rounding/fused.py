@@ -255,7 +255,7 @@ def _scaled(call: Call, factor: Shadow, x: Shadow, finite: bool = False) -> Shad
     """
     v, e = mul(call, factor, x)
     plain = (factor.e == 0) & (abs(factor.v) == 1)
-    none = (factor.e == 0) & (factor.v == 0) & (np.isfinite(x.e) | finite)
+    none = (factor.e == 0) & (factor.v == 0) & (np.isfinite(x.v) & np.isfinite(x.e) | finite)
     return Shadow(np.where(none, 0.0, v), np.where(none, 0.0, np.where(plain, x.e, e)))
 
 
