@@ -22,7 +22,7 @@ from equivalences.report import failure, results
 from equivalences.report.environment import environment
 from equivalences.report.shrink import shrunk
 from equivalences.report.snippet import place, snippet
-from equivalences.tally import Tally
+from equivalences.tally import Tally, Worst
 
 
 def canonical(identity: Identity, problem: Problem, layout: str, axes: str, tensor: torch.Tensor) -> Array:
@@ -119,6 +119,13 @@ def test_shrunk_keeps_the_failure_and_loses_the_rest() -> None:
     assert small["z"].item() == 8.0
     assert small["y"].tolist() == [0]
     assert small["reduction"] == "sum"
+
+
+def test_a_large_worst_problem_is_named_and_not_listed() -> None:
+    for rows, shown in ((2, "Problem('float32', dict(z=[[0.0], [0.0]]))"), (2000, "2,000 numbers, crc32 ")):
+        tally = Tally(SOFTMAX, "float32")
+        tally.worst["value"] = Worst(1.0, "F.softmax(z, dim)", "core", Problem("float32", {"z": np.zeros((rows, 1))}))
+        assert results.tally(tally)["worst"]["value"]["problem"].startswith(shown)
 
 
 def test_results_are_strict_json(tmp_path: Path) -> None:

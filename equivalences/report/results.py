@@ -8,11 +8,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from equivalences.judge import Crash, Judgement
+from equivalences.model import Problem
 from equivalences.report.environment import environment
 from equivalences.tally import Tally
 
 SCHEMA = 2
+LISTED = 1000  # numbers of a worst problem; larger ones would make up nine tenths of the file
 
 
 def tally(t: Tally) -> dict[str, Any]:
@@ -28,7 +32,7 @@ def tally(t: Tally) -> dict[str, Any]:
                 "error/allowance": _plain(worst.ratio),
                 "form": worst.form,
                 "region": worst.region,
-                "problem": None if worst.problem is None else repr(worst.problem),
+                "problem": None if worst.problem is None else _listed(worst.problem),
             }
             for kind, worst in t.worst.items()
         },
@@ -56,6 +60,12 @@ def tally(t: Tally) -> dict[str, Any]:
         "never tested": t.vacuous(),
         "failures": [failure(f) for f in t.failures],
     }
+
+
+def _listed(problem: Problem) -> str:
+    """A problem as code; a large one by its size and digest, which its seed gives again."""
+    size = sum(np.size(item) for item in problem.items.values())
+    return repr(problem) if size <= LISTED else f"{size:,} numbers, crc32 {problem.digest:08x}"
 
 
 def failure(f: Judgement) -> dict[str, Any]:
