@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -10,6 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+from equivalences.report.progress import EVERY
 
 T = TypeVar("T")
 
@@ -29,9 +33,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = 
 
 
 def followed(work: Sequence[T], what: str, shown: bool) -> Iterator[T]:
-    """The work, piece by piece; with a bar on stderr if `shown`."""
-    if not shown:
-        yield from work
-        return
+    """The work, piece by piece; with a bar on stderr if `shown`, or plain lines where that is no terminal."""
     console = Console(stderr=True, highlight=False, markup=False)
-    yield from track(work, description=what, console=console, transient=True)
+    if shown and console.is_terminal:
+        yield from track(work, description=what, console=console, transient=True)
+        return
+    begun = last = time.monotonic()
+    for done, piece in enumerate(work):
+        now = time.monotonic()
+        if shown and now - last >= EVERY:
+            last = now
+            print(f"[{done}/{len(work)}, {now - begun:.0f} s] {what}", file=sys.stderr, flush=True)
+        yield piece
