@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.compiled import compiled
 from benchmarks.losses import LOSSES, half_of_the_digits, judged
-from benchmarks.training import compiles
 from benchmarks.work import Case, Unsupported
 from equivalences.formats import FORMATS
 
@@ -58,8 +58,7 @@ class LossOnly:
         self.samples = rows
         self.function = self.loss.function()
         if axes.execution == "compile":
-            compiles(device)
-            self.function = torch.compile(self.function, dynamic=False)
+            self.function = compiled(self.function, device)
         self.result: tuple[Tensor, ...] = ()
 
     def reset(self) -> None:

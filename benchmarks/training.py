@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import data as sets
+from benchmarks.compiled import compiled
 from benchmarks.fastest import ByHand
 from benchmarks.graphs import CudaGraph
 from benchmarks.loading import LOADINGS, ORDERS, permutation
 from benchmarks.losses import LOSSES, exact_mean, half_of_the_digits, judged
-from benchmarks.work import Case, Unsupported
+from benchmarks.work import Case
 from equivalences.formats import FORMATS
 
 SEED = 1  # the lecture's torch.manual_seed(1)
@@ -139,10 +140,7 @@ class Training:
         def cost(a: Tensor, b: Tensor) -> Tensor:
             return loss(net(a), b)
 
-        if execution != "compile":
-            return cost
-        compiles(self.device)
-        return torch.compile(cost, dynamic=False)
+        return compiled(cost, self.device) if execution == "compile" else cost
 
     def reset(self) -> None:
         with torch.no_grad():
@@ -277,16 +275,6 @@ def _expected(plain: Recipe, masks: int) -> Tensor:
     torch.manual_seed(masks)
     work.run()
     return work.parameters()
-
-
-@lru_cache(maxsize=4)
-def compiles(device: str) -> None:
-    """Raises `Unsupported` where torch.compile cannot work (no C++ compiler, no Triton)."""
-    try:
-        torch.compile(lambda x: x + 1)(torch.zeros(1, device=device))
-    except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Unsupported(f"torch.compile does not work here: {first}") from None
 
 
 # --- cases -----------------------------------------------------------------------------------------------------------
