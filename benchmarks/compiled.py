@@ -14,7 +14,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def compiled(function: Callable[P, R], device: str) -> Callable[P, R]:
+def compiled(function: Callable[P, R], device: str, dynamic: bool | None = False) -> Callable[P, R]:
     """The function through torch.compile, with a cache of its own.
 
     Dynamo keeps a few compiled versions a code object, and closures made by one function share theirs: case after case
@@ -24,7 +24,7 @@ def compiled(function: Callable[P, R], device: str) -> Callable[P, R]:
     _works(device)
     torch.compiler.reset()
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    return torch.compile(function, dynamic=False)
+    return torch.compile(function, dynamic=dynamic)
 
 
 @lru_cache(maxsize=4)

@@ -149,12 +149,9 @@ class Training:
         self.net.train()
         if self.hand:
             self.hand.reset()
-        elif self.graph:  # the graph has captured this optimiser's own state
-            for state in self.optimizer.state.values():
-                for tensor in state.values():
-                    tensor.zero_()
-        else:
-            self.optimizer = optimizer(self.recipe, self.net.parameters())
+        for state in self.optimizer.state.values():  # in place: a graph, or compiled code, holds these very tensors
+            for tensor in state.values():
+                tensor.zero_()
         torch.manual_seed(self.seed)
         self.generator.manual_seed(self.seed)
 
@@ -218,7 +215,9 @@ class Training:
         self.judgement = judged(self.loss, rows, self.target[:JUDGED_ROWS].to(self.device))
         self.net.train()
         self.run()
-        expected, spread = expectation(self.recipe, self.device)
+        # The A/B driver's --compile on replaces `run`: masks are then drawn as compiled code draws them.
+        recipe = replace(self.recipe, execution="compile") if "run" in vars(self) else self.recipe
+        expected, spread = expectation(recipe, self.device)
         moved, off = float((expected - start).norm()), float((self.parameters() - expected).norm())
         # Half of the digits of what was learned, and one rounding of every parameter a step.
         rounding = FORMATS["float32"].u * float(expected.norm())

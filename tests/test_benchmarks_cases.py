@@ -166,6 +166,9 @@ def test_time_to_accuracy_counts_failures(monkeypatch: pytest.MonkeyPatch) -> No
     assert work.runs[-1] == {"seed": 4, "epochs": work.cap, "reached": False}
     work.check()
     assert len(work.facts()["runs"]) == 4  # a check leaves no trace
+    work.run()
+    work.run()
+    assert [run["seed"] for run in work.runs[4:]] == [6, 7]  # nor does a run go on where another ended
 
 
 # --- checks that can fail --------------------------------------------------------------------------------------------

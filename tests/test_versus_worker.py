@@ -60,6 +60,7 @@ def test_the_worker_resets_outside_the_timing_and_warms_up(registry: str, monkey
         {"do": "time", "runs": 8},  # before anything was prepared
         {"do": "prepare", "case": "logged", "device": "cpu", "check": True},
         {"do": "time", "runs": 8},
+        {"do": "time", "runs": 1},
         {"do": "dance"},
         {"do": "prepare", "case": "missing", "device": "cpu", "check": False},
         {"do": "quit"},
@@ -72,14 +73,15 @@ def test_the_worker_resets_outside_the_timing_and_warms_up(registry: str, monkey
 
         gc.enable()
         gc.unfreeze()
-    early, ready, timed, unknown, missing = map(json.loads, answers)
+    early, ready, timed, single, unknown, missing = map(json.loads, answers)
     assert early == {"error": "RuntimeError: no case has been prepared"}
     assert ready == {"ready": "logged"}
     assert timed == {"seconds": pytest.approx(0.02)}  # one tick lies between the two readings around the block
+    assert single == {"seconds": pytest.approx(0.02)}
     assert "error" in unknown
     assert "error" in missing
     log = sys.modules[registry].Case.prepared[-1].log
-    assert log == ["cpu", "check", "reset", *["run"] * 4, "reset", *["run"] * (2 + 8)]
+    assert log == ["cpu", "check", "reset", *["run"] * 4, "reset", *["run"] * (2 + 8), "reset", *["run"] * (1 + 1)]
 
 
 def test_a_real_worker_keeps_the_case_away_from_its_answers(registry: str) -> None:
