@@ -7,6 +7,7 @@ measured, and none is asserted.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -16,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.versus.__main__ import main
-from benchmarks.versus.record import Unusable, load
+from benchmarks.versus.measure import Launch
+from benchmarks.versus.record import Record, Unusable, load
 
 REGISTRY = """
 from dataclasses import dataclass
@@ -231,6 +233,21 @@ def test_more_launches_extend_a_finished_record(command: Command) -> None:
     assert [launch.number for launch in load(Path("record.json")).launches] == [0, 1, 2]
     assert command("--launches", "2", "--json", "record.json")[0] == 0  # a finished one may be replaced
     assert len(load(Path("record.json")).launches) == 2
+
+
+def test_two_launches_that_could_see_nothing_are_written() -> None:
+    """Of 203 cases one scatters so that what it sees, corrected for all, is beyond every number."""
+    names = [str(number) for number in range(203)]
+
+    def launch(n: int) -> Launch:
+        other = {name: 1.8**n if name == "0" else 1 + n / 100 for name in names}
+        return Launch(n, {name: {"A": [1.0], "A'": [1.0], "B": [other[name]]} for name in names}, {})
+
+    launches = [launch(0), launch(1)]
+    record = Record({"cases": names, "arms": []}, {}, 2, 0.05, launches=launches)
+    assert math.isinf(record.judged().cases[0].sees or 0)
+    data = json.loads(json.dumps(record.data(), allow_nan=False))
+    assert data["verdicts"][0]["sees"] is None
 
 
 def test_resuming_on_other_software_is_refused(command: Command) -> None:

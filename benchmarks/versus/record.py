@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -134,14 +135,14 @@ def _plain(judgement: Judgement) -> dict[str, Any]:
     return {
         "case": judgement.case,
         "verdict": judgement.verdict.name,
-        "effect": _finite(judgement.effect),
-        "null": _finite(judgement.null),
-        "sees": judgement.sees,
+        "effect": _estimate(judgement.effect),
+        "null": _estimate(judgement.null),
+        "sees": _finite(judgement.sees),
         "why": judgement.why,
     }
 
 
-def _finite(estimate: Estimate | None) -> dict[str, float | None] | None:
+def _estimate(estimate: Estimate | None) -> dict[str, float | None] | None:
     """An estimate as plain data; an interval that is not there becomes null."""
     if estimate is None:
         return None
@@ -149,6 +150,11 @@ def _finite(estimate: Estimate | None) -> dict[str, float | None] | None:
     return {
         "ratio": estimate.ratio,
         "low": estimate.low if known else None,
-        "high": estimate.high if known else None,
+        "high": _finite(estimate.high) if known else None,
         "launches": estimate.launches,
     }
+
+
+def _finite(number: float | None) -> float | None:
+    """A number that JSON has: infinity becomes null."""
+    return number if number is not None and math.isfinite(number) else None
