@@ -50,7 +50,9 @@ for line in sys.stdin:
     if do == "quit":
         break
     case = request.get("case", case)
-    answer = {{"hello": {{"environment": {{"python": os.environ.get("SAYS", "3"), "platform": "here"}}}},
+    threads = {{"within operations": request.get("threads") or int(os.environ.get("OMP_NUM_THREADS", 4))}}
+    said = {{"python": os.environ.get("SAYS", "3"), "platform": "here", "threads": threads}}
+    answer = {{"hello": {{"environment": said}},
                "prepare": {{"ready": case}}}}.get(do)
     if do == "time":
         factor = float(os.environ.get("MACHINE" if case.startswith("control") else "SLOW", "1"))
@@ -130,6 +132,27 @@ def test_exit_status_and_record(command: Command, arguments: str, status: int, v
     blocks = data["launches"][0]["seconds"][next(iter(verdicts))]
     assert [len(blocks[arm]) for arm in ("A", "A'", "B")] == [10, 10, 10]
     assert data["sizes"]["control/memory-copy"] == {"runs": 4, "blocks": 10}  # 5 ms a unit, 20 ms a block
+
+
+@pytest.mark.parametrize(
+    ("arguments", "threads"),
+    [
+        ("", {"A": 4, "B": 4}),
+        ("--b-env OMP_NUM_THREADS=2", {"A": 4, "B": 2}),
+        ("--a-env OMP_NUM_THREADS=2", {"A": 2, "B": 2}),
+        ("--a-env OMP_NUM_THREADS=2 --b-threads 3", {"A": 2, "B": 3}),
+        ("--b-env OMP_NUM_THREADS=2 --b-threads 3", {"A": 4, "B": 3}),
+    ],
+)
+def test_threads_are_as_said(
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: str, threads: dict[str, int]
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    status, out, _ = command(*arguments.split(), "--launches", "2", "--blocks", "1", "--json", "record.json")
+    assert status == 0
+    environments = load(Path("record.json")).environments
+    assert {name: environments[name]["threads"]["within operations"] for name in "AB"} == threads
+    assert all(f"{count} thread(s)" in out for count in threads.values())
 
 
 def test_a_python_loop_is_no_control_between_two_pythons(command: Command) -> None:

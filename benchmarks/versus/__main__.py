@@ -28,6 +28,7 @@ from equivalences.files import Destination, destination
 USAGE, INVALID, INTERRUPTED = 2, 4, 130
 REGISTRY = "benchmarks.cases"
 RECORD = Path(".benchmarks/versus.json")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Usage(Exception):
@@ -72,7 +73,10 @@ def _parser() -> _Parser:
         group = parser.add_argument_group(f"{side.upper()}")
         group.add_argument(f"--{side}", metavar="PYTHON", help=f"interpreter (default: {default})")
         group.add_argument(f"--{side}-env", type=_variable, nargs="+", action="extend", default=[], metavar="K=V")
-        group.add_argument(f"--{side}-threads", type=_at_least(1), metavar="N", help="default: what A's torch takes")
+        group.add_argument(
+            f"--{side}-threads", type=_at_least(1), metavar="N",
+            help=f"default: what --{side}-env says ({' or '.join(THREADS)}), else what A's torch takes",
+        )  # fmt: skip
         group.add_argument(
             f"--{side}-compile", choices=COMPILE, default="as-is",
             help="off: torch.compile does nothing; on: every unit goes through it (default: as the case has it)",
@@ -179,7 +183,10 @@ def _there(asked: Any) -> Record | None:
 
 
 def _planned(asked: Any) -> tuple[Plan, dict[str, dict[str, Any]]]:
-    """The plan, and the environments of its arms; the threads are those that A's torch takes, unless asked for."""
+    """The plan, and the environments of its arms.
+
+    The threads are those that A's torch takes, unless others are asked for, by option or in the arm's own environment.
+    """
     first = _interpreter("--a", asked.a or sys.executable)
     second = _interpreter("--b", asked.b) if asked.b else first
     cases = (*_cases(asked), *(case.id for case in controls.CASES))
@@ -188,14 +195,19 @@ def _planned(asked: Any) -> tuple[Plan, dict[str, dict[str, Any]]]:
         a = Arm("A", first, tuple(asked.a_env), asked.a_threads, asked.a_compile)
         of_a = measure.environment(a, registries, asked.device, asked.timeout)
         threads = of_a.get("threads", {}).get("within operations")
-        a = replace(a, threads=threads)
-        b = Arm("B", second, tuple(asked.b_env), asked.b_threads or threads, asked.b_compile)
+        a = replace(a, threads=asked.a_threads or _unless_said(asked.a_env, threads))
+        b = Arm("B", second, tuple(asked.b_env), asked.b_threads or _unless_said(asked.b_env, threads), asked.b_compile)
         of_b = measure.environment(b, registries, asked.device, asked.timeout)
     except Failed as error:
         raise Usage(str(error)) from None
     arms = (a, replace(a, name="A'"), b)
     plan = Plan(arms, cases, registries, asked.device, asked.block / 1e3, asked.blocks, asked.seed, asked.timeout)
     return plan, {"A": of_a, "A'": of_a, "B": of_b}
+
+
+def _unless_said(env: Sequence[tuple[str, str]], threads: int | None) -> int | None:
+    """The threads, or None where the environment variables of an arm say how many: what they say is left alone."""
+    return None if any(name in THREADS for name, _ in env) else threads
 
 
 def _record(asked: Any, there: Record | None, plan: Plan, environments: dict[str, dict[str, Any]]) -> Record:
