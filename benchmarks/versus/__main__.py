@@ -28,6 +28,7 @@ from equivalences.files import Destination, destination
 USAGE, INVALID, INTERRUPTED = 2, 4, 130
 REGISTRY = "benchmarks.cases"
 RECORD = Path(".benchmarks/versus.json")
+MARGIN, LAUNCHES = 5, 12  # percent, and fresh processes an arm, unless others are asked for
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -87,8 +88,9 @@ def _parser() -> _Parser:
     what.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
     what.add_argument("--registry", default=REGISTRY, metavar="MODULE", help=f"has the CASES (default {REGISTRY})")
     how = parser.add_argument_group("how")
-    how.add_argument("--margin", type=_positive, default=5.0, metavar="PERCENT", help="that matters (default 5)")
-    how.add_argument("--launches", type=_at_least(2), default=12, metavar="N", help="fresh processes (default 12)")
+    default = "default {}, with --resume the record's"
+    how.add_argument("--margin", type=_positive, metavar="PERCENT", help=f"that matters ({default.format(MARGIN)})")
+    how.add_argument("--launches", type=_at_least(2), metavar="N", help=f"fresh processes ({default.format(LAUNCHES)})")
     how.add_argument(
         "--blocks", type=_at_least(1), default=Plan.blocks, metavar="N", help="a case and launch (default %(default)s)"
     )
@@ -212,12 +214,12 @@ def _unless_said(env: Sequence[tuple[str, str]], threads: int | None) -> int | N
 
 def _record(asked: Any, there: Record | None, plan: Plan, environments: dict[str, dict[str, Any]]) -> Record:
     """A new record, or the old one if it was made with the same settings.  Raises Usage otherwise."""
-    margin = asked.margin / 100
     if there is None:
-        return Record(settings(plan), environments, asked.launches, margin)
+        there = Record(settings(plan), environments, LAUNCHES, MARGIN / 100)
     if changed := differences(there, settings(plan), environments):
         raise Usage(f"--resume: {asked.json} was made with other settings: {'; '.join(changed)}")
-    return replace(there, wanted=asked.launches, margin=margin)
+    margin = asked.margin / 100 if asked.margin else there.margin
+    return replace(there, wanted=asked.launches or there.wanted, margin=margin)
 
 
 @contextmanager
