@@ -285,6 +285,14 @@ def test_resuming_on_other_software_is_refused(command: Command) -> None:
     assert "the software of A has changed" in err
 
 
+def test_resuming_with_other_sources_is_refused(command: Command, tmp_path: Path) -> None:
+    assert command("--launches", "2", "--blocks", "1", "--json", "record.json")[0] == 0
+    (tmp_path / "two_cases.py").write_text(REGISTRY + "# not what it was\n")
+    status, _, err = command("--blocks", "1", "--json", "record.json", "--resume")
+    assert status == 2
+    assert "made with other settings: sources of the cases: " in err
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"kind": "versus", "schema": 1}', '{"kind": "versus", "schema": 9}'])
 def test_a_damaged_record_is_never_overwritten(command: Command, text: str) -> None:
     Path("record.json").write_text(text)

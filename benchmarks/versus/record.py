@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from benchmarks.versus import controls
 from benchmarks.versus.measure import Launch, Plan, Size
+from benchmarks.versus.process import ROOT
 from benchmarks.versus.verdict import Estimate, Judged, Judgement, Samples, judge, log_ratios
 
 SCHEMA = 1
@@ -93,7 +96,14 @@ def samples(launches: Sequence[Launch], cases: Sequence[str], arms: tuple[str, s
 def settings(plan: Plan) -> dict[str, Any]:
     """What may not change between the launches of one record, as JSON would give it back."""
     found: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
-    return found
+    return {**found, "sources of the cases": _sources(plan.registries)}
+
+
+def _sources(registries: Sequence[str]) -> int:
+    """A checksum of what decides what a case does: the code here, and the registries wherever they are."""
+    files = {path for folder in ("benchmarks", "equivalences") for path in (ROOT / folder).rglob("*.py")}
+    files |= {Path(file) for name in registries if (file := importlib.import_module(name).__file__)}
+    return zlib.crc32(b"".join(path.read_bytes() for path in sorted(files)))
 
 
 def load(path: Path) -> Record:
