@@ -108,8 +108,8 @@ def energy(work: Work, device: str, seconds: float) -> dict[str, float]:
         import pynvml
 
         pynvml.nvmlInit()
-        index = torch.device(device).index or 0
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = torch.cuda.get_device_properties(device).uuid  # NVML counts the GPUs that torch is not shown, too
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         read: Callable[[], int] = lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)  # noqa: E731
         read()
     except Exception:  # NVML is not there, or this GPU does not count
