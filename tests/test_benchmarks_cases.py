@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks import cases, data, fastest, loading, loss_cases, losses
 from benchmarks.accuracy import TimeToAccuracy
+from benchmarks.accuracy import case as time_to_accuracy
 from benchmarks.data import Data
 from benchmarks.gate_cost import Axes as GateAxes
 from benchmarks.gate_cost import Judging
@@ -169,6 +170,19 @@ def test_time_to_accuracy_counts_failures(monkeypatch: pytest.MonkeyPatch) -> No
     work.run()
     work.run()
     assert [run["seed"] for run in work.runs[4:]] == [6, 7]  # nor does a run go on where another ended
+
+
+def test_time_to_accuracy_counts_the_timed_runs_alone() -> None:
+    """As `timed` in benchmarks/conftest.py runs it: a warm-up first, and the second pass afterwards."""
+    recipe = Recipe(optimizer="Adam", order="shuffled", batch="16", loading="slices", execution="by-hand")
+    work, rounds = TimeToAccuracy(recipe, "cpu"), time_to_accuracy(recipe)
+    for _ in range(rounds.warmup + rounds.rounds):
+        work.reset()
+        work.run()
+    facts = work.facts()
+    work.run()
+    assert facts["seeds"] == rounds.rounds
+    assert [run["seed"] for run in facts["runs"]] == [rounds.warmup + 1 + i for i in range(rounds.rounds)]
 
 
 # --- checks that can fail --------------------------------------------------------------------------------------------
