@@ -175,6 +175,11 @@ def test_the_experiment_counts_what_was_called_slower(tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, lines)) + '\n{"seconds": 3')  # the last line was cut off
     found = experiment.read(path)
     assert found == lines
+    for number in range(2):  # another call goes on with it
+        experiment._append(path, {"seconds": number})
+    assert experiment.read(path) == [*lines, {"seconds": 0}, {"seconds": 1}]
+    experiment._append(tmp_path / "new.jsonl", {"seconds": 1})
+    assert (tmp_path / "new.jsonl").read_text() == '{"seconds": 1}\n'
     counts = {
         (passes, margin): dict(experiment.verdicts(found, passes, margin))
         for passes in (0, 1, 2)
