@@ -305,6 +305,50 @@ def test_a_damaged_record_is_never_overwritten(command: Command, text: str) -> N
         load(Path("record.json"))
 
 
+def test_a_record_that_lacks_an_arm_is_refused(command: Command) -> None:
+    assert command("--launches", "2", "--blocks", "1", "--json", "record.json")[0] == 0
+    data = json.loads(Path("record.json").read_text())
+    del data["launches"][1]["seconds"]["one"]["B"]
+    Path("record.json").write_text(json.dumps(data))
+    status, _, err = command("--blocks", "1", "--json", "record.json", "--resume")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert "record.json holds no record" in err
+
+
+def test_a_record_that_cannot_be_written_ends_the_run_in_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("equivalences.files.Destination.write", full)
+    status, _, err = command("--launches", "2", "--blocks", "1", "--json", "record.json")
+    assert status == 4
+    assert err.splitlines()[-1] == (
+        "versus: stopped after 1 of 2 launches: cannot write the record: No space left on device"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("X = 1", "has no CASES with an id and runs_on(device) each"),
+        ("CASES = (1,)", "has no CASES with an id and runs_on(device) each"),
+        ("raise ImportError('libcudart.so.12: cannot open')", "--registry: libcudart.so.12: cannot open"),
+        ("import torch.no_such_part", "--registry: No module named 'torch.no_such_part'"),
+        ("1 +", "--registry: invalid syntax"),
+    ],
+)
+def test_a_registry_that_is_none_is_wrong_usage(command: Command, source: str, said: str) -> None:
+    Path("ill_cases.py").write_text(source)
+    sys.modules.pop("ill_cases", None)
+    status, _, err = command("--registry", "ill_cases")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert said in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

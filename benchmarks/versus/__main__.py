@@ -152,7 +152,8 @@ def _measure(plan: Plan, record: Record, file: Destination) -> int | None:
                 for case in record.failed:
                     finished(case)
                 record.launches.append(measure.launch(plan, number, record.sizes, record.failed, finished))
-                file.write(record.data())
+                _write(file, record)
+        _write(file, record)
     except KeyboardInterrupt:
         kept = f"{len(record.launches)} of {record.wanted} launches are kept; --resume goes on"
         print(f"versus: interrupted: {kept}", file=sys.stderr)
@@ -160,8 +161,14 @@ def _measure(plan: Plan, record: Record, file: Destination) -> int | None:
     except Failed as error:
         print(f"versus: stopped after {len(record.launches)} of {record.wanted} launches: {error}", file=sys.stderr)
         return INVALID
-    file.write(record.data())
     return None
+
+
+def _write(file: Destination, record: Record) -> None:
+    try:
+        file.write(record.data())
+    except OSError as error:
+        raise Failed(f"cannot write the record: {error.strerror}") from None
 
 
 def _there(asked: Any) -> Record | None:
@@ -238,9 +245,12 @@ def _cases(asked: Any) -> tuple[str, ...]:
     """Ids of the cases that are asked for.  Raises Usage if there are none."""
     try:
         registry = importlib.import_module(asked.registry)
-    except ModuleNotFoundError as error:
-        raise Usage(f"--registry: {error}") from None
-    cases = tuple(case for case in registry.CASES if not asked.smoke or getattr(case, "smoke", False))
+    except Exception as error:  # whatever a module does when it is imported
+        raise Usage(f"--registry: {' '.join(str(error).split()) or type(error).__name__}") from None
+    cases = tuple(getattr(registry, "CASES", ()))
+    if not (cases and all(hasattr(case, "id") and hasattr(case, "runs_on") for case in cases)):
+        raise Usage(f"--registry: {asked.registry} has no CASES with an id and runs_on(device) each")
+    cases = tuple(case for case in cases if not asked.smoke or getattr(case, "smoke", False))
     if asked.expression:
         from benchmarks.cases import select  # brings torch along
 

@@ -112,7 +112,7 @@ def load(path: Path) -> Record:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["kind"] != "versus" or data["schema"] != SCHEMA:
             raise ValueError
-        return Record(
+        record = Record(
             data["settings"],
             data["environments"],
             int(data["wanted"]),
@@ -120,8 +120,10 @@ def load(path: Path) -> Record:
             {case: Size(**size) for case, size in data["sizes"].items()},
             [Launch(**launch) for launch in data["launches"]],
         )
+        record.judged()  # raises where a launch lacks a block of an arm
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Unusable(f"{path} holds no record of benchmarks.versus, schema {SCHEMA}") from None
+    return record
 
 
 def differences(record: Record, settings: Mapping[str, Any], environments: Mapping[str, Any]) -> list[str]:
