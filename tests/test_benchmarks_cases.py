@@ -241,6 +241,26 @@ def test_a_wrong_gradient_is_caught() -> None:
         work.check()
 
 
+@pytest.mark.parametrize(("fmt", "below"), [("bfloat16", 0.06), ("float32", 2e-4)])
+def test_small_entries_of_a_gradient_that_are_lost_are_caught(fmt: str, below: float) -> None:
+    """Beyond the rows that the gate judges, every entry of so many classes that is smaller than the digits of 1."""
+    work = loss_cases.LossOnly(loss_cases.Axes("CrossEntropyLoss", "64", "1000", "forward+backward", fmt), "cpu")
+    run = work.run
+
+    def lossy() -> None:
+        run()
+        value, gradient = work.result
+        lost = gradient.abs() * len(gradient) < below
+        lost[:5] = False
+        assert lost.any()
+        work.result = (value, gradient.masked_fill(lost, 0))
+
+    work.check()
+    work.run = lossy  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="a gradient is"):
+        work.check()
+
+
 def test_a_gate_that_accepts_everything_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("equivalences.judge.Measurement.failed", False)
     with pytest.raises(AssertionError, match="a wrong form was accepted"):
