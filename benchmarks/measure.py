@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch._C._autograd import DeviceType
 from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -87,10 +88,15 @@ def kernels(work: Work) -> dict[str, float]:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
         work.run()
         torch.cuda.synchronize()
-    averages = record.key_averages()
+    return kernel_times(record.key_averages())
+
+
+def kernel_times(averages: Sequence[Any]) -> dict[str, float]:
+    """Of a profile's averaged events, every kernel once: what launched it, and what it is in, have its time as well."""
+    ran = [event for event in averages if event.device_type != DeviceType.CPU and not event.is_user_annotation]
     launches = [event for event in averages if event.key.startswith(("cudaLaunch", "cuLaunch", "cudaGraphLaunch"))]
     return {
-        "kernel time, s": sum(event.self_device_time_total for event in averages) / 1e6,
+        "kernel time, s": sum(event.self_device_time_total for event in ran) / 1e6,
         "launch time, s": sum(event.self_cpu_time_total for event in launches) / 1e6,
         "launches": sum(event.count for event in launches),
     }
@@ -102,8 +108,8 @@ def energy(work: Work, device: str, seconds: float) -> dict[str, float]:
         import pynvml
 
         pynvml.nvmlInit()
-        index = torch.device(device).index or 0
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = torch.cuda.get_device_properties(device).uuid  # NVML counts the GPUs that torch is not shown, too
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         read: Callable[[], int] = lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)  # noqa: E731
         read()
     except Exception:  # NVML is not there, or this GPU does not count

@@ -23,13 +23,22 @@ def available() -> tuple[str, ...]:
 
 
 def require(device: str) -> str:
-    """`device` itself.  Raises ValueError with one line that says what there is if it cannot be used here."""
-    if device.partition(":")[0] not in available():
+    """`device` itself, made the current one where it has an index: whoever waits for the accelerator waits for it.
+
+    Raises ValueError with one line that says what there is if it cannot be used here.
+    """
+    kind, colon, index = device.partition(":")
+    if kind not in available():
         raise ValueError(f"device {device!r} is not available here: choose one of {', '.join(available())}")
+    if kind != "cpu" and colon:
+        there = [f"{kind}:{number}" for number in range(torch.accelerator.device_count())]
+        if device not in there:
+            raise ValueError(f"device {device!r} is not available here: choose one of {', '.join(there)}")
+        torch.accelerator.set_device_index(int(index))
     return device
 
 
 def synchronize(device: str) -> None:
     """Waits until `device` has finished what it was given; nothing to wait for on the CPU."""
     if device != "cpu":
-        torch.accelerator.synchronize() if hasattr(torch, "accelerator") else torch.cuda.synchronize()
+        torch.accelerator.synchronize(device) if hasattr(torch, "accelerator") else torch.cuda.synchronize(device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks import cases, data, fastest, loading, loss_cases, losses
 from benchmarks.accuracy import TimeToAccuracy
+from benchmarks.accuracy import case as time_to_accuracy
 from benchmarks.data import Data
 from benchmarks.gate_cost import Axes as GateAxes
 from benchmarks.gate_cost import Judging
@@ -166,6 +167,22 @@ def test_time_to_accuracy_counts_failures(monkeypatch: pytest.MonkeyPatch) -> No
     assert work.runs[-1] == {"seed": 4, "epochs": work.cap, "reached": False}
     work.check()
     assert len(work.facts()["runs"]) == 4  # a check leaves no trace
+    work.run()
+    work.run()
+    assert [run["seed"] for run in work.runs[4:]] == [6, 7]  # nor does a run go on where another ended
+
+
+def test_time_to_accuracy_counts_the_timed_runs_alone() -> None:
+    """As `timed` in benchmarks/conftest.py runs it: a warm-up first, and the second pass afterwards."""
+    recipe = Recipe(optimizer="Adam", order="shuffled", batch="16", loading="slices", execution="by-hand")
+    work, rounds = TimeToAccuracy(recipe, "cpu"), time_to_accuracy(recipe)
+    for _ in range(rounds.warmup + rounds.rounds):
+        work.reset()
+        work.run()
+    facts = work.facts()
+    work.run()
+    assert facts["seeds"] == rounds.rounds
+    assert [run["seed"] for run in facts["runs"]] == [rounds.warmup + 1 + i for i in range(rounds.rounds)]
 
 
 # --- checks that can fail --------------------------------------------------------------------------------------------
@@ -220,6 +237,26 @@ def test_a_wrong_gradient_is_caught() -> None:
     right = work.function
     # Right on the rows that the gate judges, wrong in the gradient of the last one.
     work.function = lambda z, y: right(z, y) + (z[-1] - z[-1].detach()).sum() / len(z)
+    with pytest.raises(AssertionError, match="a gradient is"):
+        work.check()
+
+
+@pytest.mark.parametrize(("fmt", "below"), [("bfloat16", 0.06), ("float32", 2e-4)])
+def test_small_entries_of_a_gradient_that_are_lost_are_caught(fmt: str, below: float) -> None:
+    """Beyond the rows that the gate judges, every entry of so many classes that is smaller than the digits of 1."""
+    work = loss_cases.LossOnly(loss_cases.Axes("CrossEntropyLoss", "64", "1000", "forward+backward", fmt), "cpu")
+    run = work.run
+
+    def lossy() -> None:
+        run()
+        value, gradient = work.result
+        lost = gradient.abs() * len(gradient) < below
+        lost[:5] = False
+        assert lost.any()
+        work.result = (value, gradient.masked_fill(lost, 0))
+
+    work.check()
+    work.run = lossy  # type: ignore[method-assign]
     with pytest.raises(AssertionError, match="a gradient is"):
         work.check()
 

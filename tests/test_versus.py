@@ -7,6 +7,7 @@ measured, and none is asserted.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -16,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.versus.__main__ import main
-from benchmarks.versus.record import Unusable, load
+from benchmarks.versus.measure import Launch
+from benchmarks.versus.record import Record, Unusable, load
 
 REGISTRY = """
 from dataclasses import dataclass
@@ -48,7 +50,9 @@ for line in sys.stdin:
     if do == "quit":
         break
     case = request.get("case", case)
-    answer = {{"hello": {{"environment": {{"python": os.environ.get("SAYS", "3"), "platform": "here"}}}},
+    threads = {{"within operations": request.get("threads") or int(os.environ.get("OMP_NUM_THREADS", 4))}}
+    said = {{"python": os.environ.get("SAYS", "3"), "platform": "here", "threads": threads}}
+    answer = {{"hello": {{"environment": said}},
                "prepare": {{"ready": case}}}}.get(do)
     if do == "time":
         factor = float(os.environ.get("MACHINE" if case.startswith("control") else "SLOW", "1"))
@@ -130,6 +134,27 @@ def test_exit_status_and_record(command: Command, arguments: str, status: int, v
     assert data["sizes"]["control/memory-copy"] == {"runs": 4, "blocks": 10}  # 5 ms a unit, 20 ms a block
 
 
+@pytest.mark.parametrize(
+    ("arguments", "threads"),
+    [
+        ("", {"A": 4, "B": 4}),
+        ("--b-env OMP_NUM_THREADS=2", {"A": 4, "B": 2}),
+        ("--a-env OMP_NUM_THREADS=2", {"A": 2, "B": 2}),
+        ("--a-env OMP_NUM_THREADS=2 --b-threads 3", {"A": 2, "B": 3}),
+        ("--b-env OMP_NUM_THREADS=2 --b-threads 3", {"A": 4, "B": 3}),
+    ],
+)
+def test_threads_are_as_said(
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: str, threads: dict[str, int]
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    status, out, _ = command(*arguments.split(), "--launches", "2", "--blocks", "1", "--json", "record.json")
+    assert status == 0
+    environments = load(Path("record.json")).environments
+    assert {name: environments[name]["threads"]["within operations"] for name in "AB"} == threads
+    assert all(f"{count} thread(s)" in out for count in threads.values())
+
+
 def test_a_python_loop_is_no_control_between_two_pythons(command: Command) -> None:
     status, out, _ = command("--b-env", "SAYS=4", "--launches", "2", "--json", "record.json")
     assert status == 0
@@ -200,7 +225,7 @@ def test_an_interrupted_run_is_kept_and_resumed_as_it_would_have_been(command: C
             "kind, _, where =", f'os.environ["FAULT"] = "interrupt:time:one" if {third} else ""\nkind, _, where ='
         )
     )
-    status, out, err = command("--launches", "4", "--json", "record.json")
+    status, out, err = command("--launches", "4", "--margin", "7", "--json", "record.json")
     assert status == 130
     assert "interrupted: 2 of 4 launches are kept; --resume goes on" in err
     assert "2 of 4 launches" in out
@@ -216,9 +241,10 @@ def test_an_interrupted_run_is_kept_and_resumed_as_it_would_have_been(command: C
     assert "made with other settings: arms:" in err
     assert load(Path("record.json")).launches == kept.launches
 
-    status, _, _ = command("--launches", "4", "--json", "record.json", "--resume")
+    status, _, _ = command("--json", "record.json", "--resume")
     assert status == 0
     done = load(Path("record.json"))
+    assert (done.wanted, done.margin) == (4, 0.07)
     assert done.launches[:2] == kept.launches
     assert [launch.number for launch in done.launches] == [0, 1, 2, 3]
     assert not list(tmp_path.glob(".record*"))  # no draft is left behind
@@ -233,6 +259,21 @@ def test_more_launches_extend_a_finished_record(command: Command) -> None:
     assert len(load(Path("record.json")).launches) == 2
 
 
+def test_two_launches_that_could_see_nothing_are_written() -> None:
+    """Of 203 cases one scatters so that what it sees, corrected for all, is beyond every number."""
+    names = [str(number) for number in range(203)]
+
+    def launch(n: int) -> Launch:
+        other = {name: 1.8**n if name == "0" else 1 + n / 100 for name in names}
+        return Launch(n, {name: {"A": [1.0], "A'": [1.0], "B": [other[name]]} for name in names}, {})
+
+    launches = [launch(0), launch(1)]
+    record = Record({"cases": names, "arms": []}, {}, 2, 0.05, launches=launches)
+    assert math.isinf(record.judged().cases[0].sees or 0)
+    data = json.loads(json.dumps(record.data(), allow_nan=False))
+    assert data["verdicts"][0]["sees"] is None
+
+
 def test_resuming_on_other_software_is_refused(command: Command) -> None:
     assert command("--launches", "2", "--json", "record.json")[0] == 0
     os.environ["SAYS"] = "4"
@@ -242,6 +283,14 @@ def test_resuming_on_other_software_is_refused(command: Command) -> None:
         del os.environ["SAYS"]
     assert status == 2
     assert "the software of A has changed" in err
+
+
+def test_resuming_with_other_sources_is_refused(command: Command, tmp_path: Path) -> None:
+    assert command("--launches", "2", "--blocks", "1", "--json", "record.json")[0] == 0
+    (tmp_path / "two_cases.py").write_text(REGISTRY + "# not what it was\n")
+    status, _, err = command("--blocks", "1", "--json", "record.json", "--resume")
+    assert status == 2
+    assert "made with other settings: sources of the cases: " in err
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"kind": "versus", "schema": 1}', '{"kind": "versus", "schema": 9}'])
@@ -254,6 +303,50 @@ def test_a_damaged_record_is_never_overwritten(command: Command, text: str) -> N
     assert Path("record.json").read_text() == text
     with pytest.raises(Unusable):
         load(Path("record.json"))
+
+
+def test_a_record_that_lacks_an_arm_is_refused(command: Command) -> None:
+    assert command("--launches", "2", "--blocks", "1", "--json", "record.json")[0] == 0
+    data = json.loads(Path("record.json").read_text())
+    del data["launches"][1]["seconds"]["one"]["B"]
+    Path("record.json").write_text(json.dumps(data))
+    status, _, err = command("--blocks", "1", "--json", "record.json", "--resume")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert "record.json holds no record" in err
+
+
+def test_a_record_that_cannot_be_written_ends_the_run_in_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("equivalences.files.Destination.write", full)
+    status, _, err = command("--launches", "2", "--blocks", "1", "--json", "record.json")
+    assert status == 4
+    assert err.splitlines()[-1] == (
+        "versus: stopped after 1 of 2 launches: cannot write the record: No space left on device"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("X = 1", "has no CASES with an id and runs_on(device) each"),
+        ("CASES = (1,)", "has no CASES with an id and runs_on(device) each"),
+        ("raise ImportError('libcudart.so.12: cannot open')", "--registry: libcudart.so.12: cannot open"),
+        ("import torch.no_such_part", "--registry: No module named 'torch.no_such_part'"),
+        ("1 +", "--registry: invalid syntax"),
+    ],
+)
+def test_a_registry_that_is_none_is_wrong_usage(command: Command, source: str, said: str) -> None:
+    Path("ill_cases.py").write_text(source)
+    sys.modules.pop("ill_cases", None)
+    status, _, err = command("--registry", "ill_cases")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert said in err
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,17 @@ def test_a_launch_is_the_centre_of_its_paired_blocks() -> None:
         log_ratios({"A": first, "A'": second, "B": [1.0]})
 
 
+def test_skewed_noise_of_arms_that_are_alike_does_not_look_like_a_difference() -> None:
+    """300 simulated launches of 100 blocks, whose times scatter exponentially; the centre against a mean is 1 % off."""
+    random = np.random.default_rng(0)
+    found = [
+        log_ratios({arm: np.exp(random.exponential(0.15, 100)).tolist() for arm in ("A", "A'", "B")})
+        for _ in range(300)
+    ]
+    for ratios in zip(*found, strict=True):
+        assert abs(np.mean(ratios)) <= 3 * np.std(ratios) / math.sqrt(len(ratios))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
@@ -149,6 +160,28 @@ def test_verdicts(timed: Samples, control: Samples, verdict: Verdict, status: in
     assert judged.cases[0].verdict is verdict
     assert judged.status == status
     assert judged.cases[0].why or verdict not in {Verdict.INVALID}
+
+
+def test_many_cases_do_not_hide_a_machine_that_moved() -> None:
+    shifted = Samples(tuple(0.04 + x for x in (0.03, -0.03) * 6), STILL)
+    for count in (1, 203):
+        judged = judge({str(i): Samples(STILL, STILL) for i in range(count)}, {"loop": shifted}, MARGIN)
+        assert judged.moved == ("loop",)
+        assert judged.status == 4
+
+
+@pytest.mark.parametrize(
+    ("effect", "verdict", "why"),
+    [
+        (STILL, Verdict.EQUIVALENT, "held"),
+        ((-0.2, 0.2, 0.1), Verdict.INCONCLUSIVE, "unknown"),
+        ((0.001,), Verdict.INCONCLUSIVE, "unknown"),
+        (MOVED, Verdict.INVALID, "control moved"),
+    ],
+)
+def test_a_control_holds_inside_the_margin_alone(effect: tuple[float, ...], verdict: Verdict, why: str) -> None:
+    (control,) = judge({"case": Samples(STILL, STILL)}, {"control": Samples(effect, STILL)}, MARGIN).controls
+    assert (control.verdict, control.why) == (verdict, why)
 
 
 def test_a_regression_is_not_hidden_by_another_case_that_is_invalid() -> None:

@@ -60,6 +60,7 @@ def test_the_worker_resets_outside_the_timing_and_warms_up(registry: str, monkey
         {"do": "time", "runs": 8},  # before anything was prepared
         {"do": "prepare", "case": "logged", "device": "cpu", "check": True},
         {"do": "time", "runs": 8},
+        {"do": "time", "runs": 1},
         {"do": "dance"},
         {"do": "prepare", "case": "missing", "device": "cpu", "check": False},
         {"do": "quit"},
@@ -72,14 +73,15 @@ def test_the_worker_resets_outside_the_timing_and_warms_up(registry: str, monkey
 
         gc.enable()
         gc.unfreeze()
-    early, ready, timed, unknown, missing = map(json.loads, answers)
+    early, ready, timed, single, unknown, missing = map(json.loads, answers)
     assert early == {"error": "RuntimeError: no case has been prepared"}
     assert ready == {"ready": "logged"}
     assert timed == {"seconds": pytest.approx(0.02)}  # one tick lies between the two readings around the block
+    assert single == {"seconds": pytest.approx(0.02)}
     assert "error" in unknown
     assert "error" in missing
     log = sys.modules[registry].Case.prepared[-1].log
-    assert log == ["cpu", "check", "reset", *["run"] * 4, "reset", *["run"] * (2 + 8)]
+    assert log == ["cpu", "check", "reset", *["run"] * 4, "reset", *["run"] * (2 + 8), "reset", *["run"] * (1 + 1)]
 
 
 def test_a_real_worker_keeps_the_case_away_from_its_answers(registry: str) -> None:
@@ -173,6 +175,11 @@ def test_the_experiment_counts_what_was_called_slower(tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, lines)) + '\n{"seconds": 3')  # the last line was cut off
     found = experiment.read(path)
     assert found == lines
+    for number in range(2):  # another call goes on with it
+        experiment._append(path, {"seconds": number})
+    assert experiment.read(path) == [*lines, {"seconds": 0}, {"seconds": 1}]
+    experiment._append(tmp_path / "new.jsonl", {"seconds": 1})
+    assert (tmp_path / "new.jsonl").read_text() == '{"seconds": 1}\n'
     counts = {
         (passes, margin): dict(experiment.verdicts(found, passes, margin))
         for passes in (0, 1, 2)

@@ -128,8 +128,8 @@ def _compared(data: Mapping[str, Any], verdict: str) -> Compared:
 
 
 def _ratio(data: Mapping[str, Any] | None) -> Ratio | None:
-    """None as well where there is no interval: such a point says nothing."""
-    if data is None or data["low"] is None:
+    """None as well where there is no interval, or no end of it: such a point says nothing."""
+    if data is None or None in (data["low"], data["high"]):
         return None
     return Ratio(data["ratio"], data["low"], data["high"], data["launches"])
 

@@ -28,6 +28,8 @@ from equivalences.files import Destination, destination
 USAGE, INVALID, INTERRUPTED = 2, 4, 130
 REGISTRY = "benchmarks.cases"
 RECORD = Path(".benchmarks/versus.json")
+MARGIN, LAUNCHES = 5, 12  # percent, and fresh processes an arm, unless others are asked for
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Usage(Exception):
@@ -72,7 +74,10 @@ def _parser() -> _Parser:
         group = parser.add_argument_group(f"{side.upper()}")
         group.add_argument(f"--{side}", metavar="PYTHON", help=f"interpreter (default: {default})")
         group.add_argument(f"--{side}-env", type=_variable, nargs="+", action="extend", default=[], metavar="K=V")
-        group.add_argument(f"--{side}-threads", type=_at_least(1), metavar="N", help="default: what A's torch takes")
+        group.add_argument(
+            f"--{side}-threads", type=_at_least(1), metavar="N",
+            help=f"default: what --{side}-env says ({' or '.join(THREADS)}), else what A's torch takes",
+        )  # fmt: skip
         group.add_argument(
             f"--{side}-compile", choices=COMPILE, default="as-is",
             help="off: torch.compile does nothing; on: every unit goes through it (default: as the case has it)",
@@ -83,8 +88,9 @@ def _parser() -> _Parser:
     what.add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
     what.add_argument("--registry", default=REGISTRY, metavar="MODULE", help=f"has the CASES (default {REGISTRY})")
     how = parser.add_argument_group("how")
-    how.add_argument("--margin", type=_positive, default=5.0, metavar="PERCENT", help="that matters (default 5)")
-    how.add_argument("--launches", type=_at_least(2), default=12, metavar="N", help="fresh processes (default 12)")
+    default = "default {}, with --resume the record's"
+    how.add_argument("--margin", type=_positive, metavar="PERCENT", help=f"that matters ({default.format(MARGIN)})")
+    how.add_argument("--launches", type=_at_least(2), metavar="N", help=f"fresh processes ({default.format(LAUNCHES)})")
     how.add_argument(
         "--blocks", type=_at_least(1), default=Plan.blocks, metavar="N", help="a case and launch (default %(default)s)"
     )
@@ -146,7 +152,8 @@ def _measure(plan: Plan, record: Record, file: Destination) -> int | None:
                 for case in record.failed:
                     finished(case)
                 record.launches.append(measure.launch(plan, number, record.sizes, record.failed, finished))
-                file.write(record.data())
+                _write(file, record)
+        _write(file, record)
     except KeyboardInterrupt:
         kept = f"{len(record.launches)} of {record.wanted} launches are kept; --resume goes on"
         print(f"versus: interrupted: {kept}", file=sys.stderr)
@@ -154,8 +161,14 @@ def _measure(plan: Plan, record: Record, file: Destination) -> int | None:
     except Failed as error:
         print(f"versus: stopped after {len(record.launches)} of {record.wanted} launches: {error}", file=sys.stderr)
         return INVALID
-    file.write(record.data())
     return None
+
+
+def _write(file: Destination, record: Record) -> None:
+    try:
+        file.write(record.data())
+    except OSError as error:
+        raise Failed(f"cannot write the record: {error.strerror}") from None
 
 
 def _there(asked: Any) -> Record | None:
@@ -179,7 +192,10 @@ def _there(asked: Any) -> Record | None:
 
 
 def _planned(asked: Any) -> tuple[Plan, dict[str, dict[str, Any]]]:
-    """The plan, and the environments of its arms; the threads are those that A's torch takes, unless asked for."""
+    """The plan, and the environments of its arms.
+
+    The threads are those that A's torch takes, unless others are asked for, by option or in the arm's own environment.
+    """
     first = _interpreter("--a", asked.a or sys.executable)
     second = _interpreter("--b", asked.b) if asked.b else first
     cases = (*_cases(asked), *(case.id for case in controls.CASES))
@@ -188,8 +204,8 @@ def _planned(asked: Any) -> tuple[Plan, dict[str, dict[str, Any]]]:
         a = Arm("A", first, tuple(asked.a_env), asked.a_threads, asked.a_compile)
         of_a = measure.environment(a, registries, asked.device, asked.timeout)
         threads = of_a.get("threads", {}).get("within operations")
-        a = replace(a, threads=threads)
-        b = Arm("B", second, tuple(asked.b_env), asked.b_threads or threads, asked.b_compile)
+        a = replace(a, threads=asked.a_threads or _unless_said(asked.a_env, threads))
+        b = Arm("B", second, tuple(asked.b_env), asked.b_threads or _unless_said(asked.b_env, threads), asked.b_compile)
         of_b = measure.environment(b, registries, asked.device, asked.timeout)
     except Failed as error:
         raise Usage(str(error)) from None
@@ -198,14 +214,19 @@ def _planned(asked: Any) -> tuple[Plan, dict[str, dict[str, Any]]]:
     return plan, {"A": of_a, "A'": of_a, "B": of_b}
 
 
+def _unless_said(env: Sequence[tuple[str, str]], threads: int | None) -> int | None:
+    """The threads, or None where the environment variables of an arm say how many: what they say is left alone."""
+    return None if any(name in THREADS for name, _ in env) else threads
+
+
 def _record(asked: Any, there: Record | None, plan: Plan, environments: dict[str, dict[str, Any]]) -> Record:
     """A new record, or the old one if it was made with the same settings.  Raises Usage otherwise."""
-    margin = asked.margin / 100
     if there is None:
-        return Record(settings(plan), environments, asked.launches, margin)
+        there = Record(settings(plan), environments, LAUNCHES, MARGIN / 100)
     if changed := differences(there, settings(plan), environments):
         raise Usage(f"--resume: {asked.json} was made with other settings: {'; '.join(changed)}")
-    return replace(there, wanted=asked.launches, margin=margin)
+    margin = asked.margin / 100 if asked.margin else there.margin
+    return replace(there, wanted=asked.launches or there.wanted, margin=margin)
 
 
 @contextmanager
@@ -224,9 +245,12 @@ def _cases(asked: Any) -> tuple[str, ...]:
     """Ids of the cases that are asked for.  Raises Usage if there are none."""
     try:
         registry = importlib.import_module(asked.registry)
-    except ModuleNotFoundError as error:
-        raise Usage(f"--registry: {error}") from None
-    cases = tuple(case for case in registry.CASES if not asked.smoke or getattr(case, "smoke", False))
+    except Exception as error:  # whatever a module does when it is imported
+        raise Usage(f"--registry: {' '.join(str(error).split()) or type(error).__name__}") from None
+    cases = tuple(getattr(registry, "CASES", ()))
+    if not (cases and all(hasattr(case, "id") and hasattr(case, "runs_on") for case in cases)):
+        raise Usage(f"--registry: {asked.registry} has no CASES with an id and runs_on(device) each")
+    cases = tuple(case for case in cases if not asked.smoke or getattr(case, "smoke", False))
     if asked.expression:
         from benchmarks.cases import select  # brings torch along
 

@@ -8,6 +8,7 @@ call goes on with it.  `--minutes 0` only shows what there is.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -120,8 +121,11 @@ def _left(deadline: float) -> str:
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    """A line of its own, also after one that was cut off."""
+    with path.open("a+b") as file:
+        file.seek(max(file.tell() - 1, 0))
+        cut_off = file.read() not in (b"", b"\n")
+        file.write(b"\n" * cut_off + json.dumps(line).encode() + b"\n")
 
 
 def _sizes(found: Mapping[str, Mapping[str, int]]) -> dict[str, Size]:
@@ -129,13 +133,11 @@ def _sizes(found: Mapping[str, Mapping[str, int]]) -> dict[str, Size]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a record; the last one may have been cut off."""
+    """The lines of a record, without those that were cut off."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
+        with contextlib.suppress(ValueError):
             found.append(json.loads(line))
-        except ValueError:
-            break
     return found
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 from benchmarks.versus import controls
 from benchmarks.versus.measure import Launch, Plan, Size
+from benchmarks.versus.process import ROOT
 from benchmarks.versus.verdict import Estimate, Judged, Judgement, Samples, judge, log_ratios
 
 SCHEMA = 1
@@ -92,7 +96,14 @@ def samples(launches: Sequence[Launch], cases: Sequence[str], arms: tuple[str, s
 def settings(plan: Plan) -> dict[str, Any]:
     """What may not change between the launches of one record, as JSON would give it back."""
     found: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
-    return found
+    return {**found, "sources of the cases": _sources(plan.registries)}
+
+
+def _sources(registries: Sequence[str]) -> int:
+    """A checksum of what decides what a case does: the code here, and the registries wherever they are."""
+    files = {path for folder in ("benchmarks", "equivalences") for path in (ROOT / folder).rglob("*.py")}
+    files |= {Path(file) for name in registries if (file := importlib.import_module(name).__file__)}
+    return zlib.crc32(b"".join(path.read_bytes() for path in sorted(files)))
 
 
 def load(path: Path) -> Record:
@@ -101,7 +112,7 @@ def load(path: Path) -> Record:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["kind"] != "versus" or data["schema"] != SCHEMA:
             raise ValueError
-        return Record(
+        record = Record(
             data["settings"],
             data["environments"],
             int(data["wanted"]),
@@ -109,8 +120,10 @@ def load(path: Path) -> Record:
             {case: Size(**size) for case, size in data["sizes"].items()},
             [Launch(**launch) for launch in data["launches"]],
         )
+        record.judged()  # raises where a launch lacks a block of an arm
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Unusable(f"{path} holds no record of benchmarks.versus, schema {SCHEMA}") from None
+    return record
 
 
 def differences(record: Record, settings: Mapping[str, Any], environments: Mapping[str, Any]) -> list[str]:
@@ -134,14 +147,14 @@ def _plain(judgement: Judgement) -> dict[str, Any]:
     return {
         "case": judgement.case,
         "verdict": judgement.verdict.name,
-        "effect": _finite(judgement.effect),
-        "null": _finite(judgement.null),
-        "sees": judgement.sees,
+        "effect": _estimate(judgement.effect),
+        "null": _estimate(judgement.null),
+        "sees": _finite(judgement.sees),
         "why": judgement.why,
     }
 
 
-def _finite(estimate: Estimate | None) -> dict[str, float | None] | None:
+def _estimate(estimate: Estimate | None) -> dict[str, float | None] | None:
     """An estimate as plain data; an interval that is not there becomes null."""
     if estimate is None:
         return None
@@ -149,6 +162,11 @@ def _finite(estimate: Estimate | None) -> dict[str, float | None] | None:
     return {
         "ratio": estimate.ratio,
         "low": estimate.low if known else None,
-        "high": estimate.high if known else None,
+        "high": _finite(estimate.high) if known else None,
         "launches": estimate.launches,
     }
+
+
+def _finite(number: float | None) -> float | None:
+    """A number that JSON has: infinity becomes null."""
+    return number if number is not None and math.isfinite(number) else None

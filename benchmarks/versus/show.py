@@ -101,8 +101,7 @@ def table(record: Record) -> Table:
         shown.add_row(*row, judgement.verdict.name, judgement.why, style=STYLE[judgement.verdict])
     shown.add_section()
     for judgement in judged.controls:
-        enough = judgement.effect is not None and judgement.effect.launches > 1
-        word = "moved" if judgement.verdict is Verdict.INVALID else "held" if enough else "unknown"
+        word = {Verdict.INVALID: "moved", Verdict.EQUIVALENT: "held"}.get(judgement.verdict, "unknown")
         style = STYLE[Verdict.INVALID] if word == "moved" else None
         why = judgement.why if word == "moved" else ""
         shown.add_row(*_row(record, judgement, names[judgement.case]), f"control {word}", why, style=style)
