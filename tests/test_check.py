@@ -192,26 +192,37 @@ def test_wrong_is_wrong(fn: Any, quantities: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fn", "region", "operation"),
+    ("fn", "met", "region", "operation"),
     [
-        (unshifted_lse, "offset", "logsumexp"),
-        (unshifted_exp, "offset", "log"),
-        (log_of_softmax, "extreme", "log"),
+        (unshifted_lse, {"unstable"}, "offset", "logsumexp"),
+        (unshifted_exp, {"unstable", "unbounded"}, "offset", "log"),
+        (log_of_softmax, {"unbounded"}, "extreme", "log"),
     ],
     ids=["lse - z", "unshifted", "log(softmax)"],
 )
-def test_unstable_is_told_from_wrong_and_the_operation_is_named(fn: Any, region: str, operation: str) -> None:
+def test_unstable_is_told_from_wrong_and_the_operation_is_named(
+    fn: Any, met: set[str], region: str, operation: str
+) -> None:
     report = check(fn, **BRIEF)
-    assert report.failures() == ("unstable",)
-    (value,) = (e for e in report.examples if e.quantity == "value")
-    assert value.region == region
+    assert set(report.failures()) == met == {e.verdict for e in report.examples}
+    value = next(e for e in report.examples if e.quantity == "value" and e.region == region)
     assert f"aten::{operation} (operation" in value.why
     assert value.own is not None
     assert value.contract < value.error <= value.own
     core = [c for c in report.cells if c.region == "core"]
     assert core
     assert all(set(c.counts) == {"right"} for c in core)
-    report.raise_if_failed(accept={"unstable"})
+    report.raise_if_failed(accept=met)
+    assert not report.verdict.startswith("right")
+
+
+def test_what_overflows_is_not_accepted_as_unstable() -> None:
+    report = check(lambda z, y: F.cross_entropy(z, y) * 1e5 / 1e5, **{**ONE, "formats": ("float16",)})
+    assert report.failures(accept={"unstable"}) == ("unbounded",)
+    (value,) = (e for e in report.examples if e.quantity == "value")
+    assert (value.verdict, value.got, value.own) == ("unbounded", np.inf, np.inf)
+    assert value.contract < np.inf
+    assert "its own arithmetic has no bound here: it may overflow" in str(report)
 
 
 def test_an_opaque_implementation_is_held_to_the_contract_alone() -> None:

@@ -1,4 +1,4 @@
-"""One line for a third party: is this implementation right, wrong, or right but unstable?
+"""One line for a third party: is this implementation right, wrong, or unstable?
 
 `check` runs it, as its user would, on the edge problems and on drawn problems of every case, format and layout that
 the caller declares, and judges each number against the *contract*: what rounding may do to PyTorch's own function of

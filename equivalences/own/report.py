@@ -12,11 +12,12 @@ from equivalences.report import plain
 
 # What is said of a number, from harmless to worst.  "outside": of the contract, and nothing more can be known, since
 # the implementation is opaque.  "free": neither the contract nor the implementation's own analysis has a bound.
-VERDICTS = ("right", "free", "known defect", "unstable", "outside", "wrong")
-RIGHT, FREE, KNOWN, UNSTABLE, OUTSIDE, WRONG = range(6)
+VERDICTS = ("right", "free", "known defect", "unstable", "unbounded", "outside", "wrong")
+RIGHT, FREE, KNOWN, UNSTABLE, UNBOUNDED, OUTSIDE, WRONG = range(7)
 
 MEANING = {
-    "unstable": "within what rounding can do to this formulation, but beyond the contract: right, and unstable",
+    "unstable": "beyond the contract, within what rounding can do to this formulation: it loses digits",
+    "unbounded": "beyond the contract, and its own arithmetic has no bound here: it may overflow, or lose every digit",
     "outside": "beyond the contract; the implementation is opaque, so that no analysis of its own can excuse it",
     "wrong": "beyond the contract, and beyond what rounding can do to this formulation: it computes something else",
 }
@@ -110,7 +111,7 @@ class Report:
         return sum(cell.numbers for cell in self.cells)
 
     def failures(self, accept: Collection[str] = ()) -> tuple[str, ...]:
-        """The kinds of failure met: "unstable", "outside", "wrong" and the kinds of incidents, but those accepted."""
+        """The kinds of failure met: verdicts from "unstable" on and the kinds of incidents, but those accepted."""
         met = [name for name in VERDICTS[UNSTABLE:] if any(cell.counts.get(name) for cell in self.cells)]
         return tuple(kind for kind in dict.fromkeys([*met, *(i.kind for i in self.incidents)]) if kind not in accept)
 
@@ -127,7 +128,7 @@ class Report:
                 " or a known defect of PyTorch" if self.defects else ""
             )
         if found == ("unstable",):
-            return "right but unstable: within its own arithmetic, beyond the contract"
+            return "unstable: within its own arithmetic, beyond the contract"
         return f"not right: {', '.join(found)}"
 
     def raise_if_failed(self, accept: Collection[str] = ()) -> None:

@@ -20,6 +20,7 @@ from equivalences.own.report import (
     KNOWN,
     OUTSIDE,
     RIGHT,
+    UNBOUNDED,
     UNSTABLE,
     VERDICTS,
     WRONG,
@@ -99,7 +100,7 @@ class Judge:
                 self.ratios[key] = max(self.ratios.get(key, 0.0), float(found.ratio[here].max(initial=0.0)))
             for name in found.defects:
                 self.defects[name] = self.defects.get(name, 0) + int((found.verdict == KNOWN).sum())
-            for verdict in (UNSTABLE, OUTSIDE, WRONG):
+            for verdict in range(UNSTABLE, len(VERDICTS)):
                 if (found.verdict == verdict).any():
                     best = self.worst.get((verdict, quantity))
                     if best is None or _plainness(found, verdict) < _plainness(best, verdict):
@@ -150,7 +151,8 @@ class Judge:
         left = np.where(beyond & (verdict != RIGHT), judge.OUTSIDE, judge.INSIDE)
         trial = judge.Trial(self.case.identity, self.followed, problem, layout, self.device)
         left, defects = judge.excused(trial, run.operations, quantity, ball, got, left)
-        within = np.where(verdict == OUTSIDE, UNSTABLE, np.where(mine == judge.INSIDE, RIGHT, verdict))
+        excess = np.where(mine == judge.UNBOUNDED, UNBOUNDED, UNSTABLE)  # where nothing speaks for it or against it
+        within = np.where(verdict == OUTSIDE, excess, np.where(mine == judge.INSIDE, RIGHT, verdict))
         found = np.select([left == judge.KNOWN, left == judge.OUTSIDE], [KNOWN, WRONG], within)
         return np.where(verdict == RIGHT, RIGHT, found), ball, defects
 
@@ -169,9 +171,12 @@ class Judge:
     # -- examples --
 
     def examples(self) -> Iterator[Example]:
-        """One example for each quantity that fails, of its worst verdict, shrunk, with the reason that can be found."""
-        worst = {quantity: max(v for v, q in self.worst if q == quantity) for _, quantity in self.worst}
-        for quantity, verdict in sorted(worst.items(), key=lambda item: (-item[1], item[0] != "value", item[0])):
+        """One example for each quantity that fails, of its worst verdict, and for each verdict: shrunk, with a why."""
+        shown: set[int | str] = set()
+        for verdict, quantity in sorted(self.worst, key=lambda at: (-at[0], at[1] != "value", at[1])):
+            if {verdict, quantity} <= shown:
+                continue
+            shown |= {verdict, quantity}
             found = self._smaller(self.worst[verdict, quantity], verdict)
             here = (found.verdict == verdict) & (found.region == _focus(found, verdict)[0])
             ratio = np.where(here, found.ratio, -1.0)
@@ -217,7 +222,7 @@ class Judge:
         follow = partial(
             execute.run, self.case.identity, self.followed, found.problem, layout=found.layout, device=self.device
         )
-        if verdict == UNSTABLE:
+        if verdict in (UNSTABLE, UNBOUNDED):
 
             def bound(rules: audit.Rules) -> float:
                 return float(follow(as_is=rules).bound[what][place])
