@@ -133,13 +133,13 @@ def test_right_is_right_in_every_region(fn: Any, followed: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own import
 def test_compiled_code_is_what_is_judged() -> None:
-    # A few seconds: one graph forward, one backward.
+    # A few seconds: one graph forward and one backward, and one without gradients.
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
     counters.clear()
     report = check(torch.compile(by_log_softmax), **{**BRIEF, "examples": 2}, shape=(42, 3))
-    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["stats"]["unique_graphs"] == 2
     report.raise_if_failed()
     assert not report.opaque
 
@@ -311,6 +311,27 @@ class Once(torch.autograd.Function):
         return ctx.gradient.mul_(g[0]), None
 
 
+class InTraining(torch.autograd.Function):
+    """Makes the gradient in the forward pass, and without one forgets what it is the mean of."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, y: Tensor) -> Tensor:
+        if not ctx.needs_input_grad[0]:
+            return F.cross_entropy(z, y, reduction="sum")
+        ctx.save_for_backward((F.softmax(z, 1) - F.one_hot(y, z.shape[1])) / len(y))
+        return F.cross_entropy(z, y)
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0] * g[0], None
+
+
+def in_training(z: Tensor, y: Tensor) -> Tensor:
+    if not z.requires_grad:
+        raise RuntimeError("nothing to learn")
+    return F.cross_entropy(z, y)
+
+
 @pytest.mark.parametrize(
     ("kind", "fn", "said"),
     [
@@ -322,6 +343,10 @@ class Once(torch.autograd.Function):
         ("in place", in_place, "its input z was modified in place"),
         ("second backward", Once.apply, "second backward pass"),
         ("not deterministic", lambda z, y: F.cross_entropy(z, y) * (1 + torch.rand(()) / 100), "two runs"),
+        ("no_grad", InTraining.apply, r"under torch.no_grad\(\) the value is .*, exact .*: beyond the contract"),
+        ("no_grad", lambda z, y: F.cross_entropy(z, y) * (1.01, 1)[z.requires_grad], "no_grad.* the value is"),
+        ("no_grad", lambda z, y: F.cross_entropy(z, y) * (1.01, 1)[torch.is_grad_enabled()], "no_grad.* the value is"),
+        ("no_grad", in_training, r"under torch.no_grad\(\): raised RuntimeError: nothing to learn"),
     ],
 )
 def test_incidents_are_reported_in_a_sentence(kind: str, fn: Any, said: str) -> None:
@@ -347,6 +372,24 @@ def test_what_is_meant_can_be_declared() -> None:
     assert check(lambda z, y: F.cross_entropy(z.detach(), y), **ONE, gradient=False).ok
     noisy = check(lambda z, y: F.cross_entropy(z, y) * (1 + torch.rand(()) / 100), **ONE, deterministic=False)
     assert "not deterministic" not in noisy.failures()
+
+
+def test_without_gradients_other_code_may_round_otherwise() -> None:
+    def loss(z: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(z, y) if z.requires_grad else F.cross_entropy(z.double(), y).to(z.dtype)
+
+    (case,) = LOSSES["cross_entropy"].cases((), "mean", ("contiguous",))
+    form, expected = case.form(loss, "loss"), run.Expected()
+    edges = case.identity.domain.edges("float32")
+    assert any(run.ran(case.identity, form, x, "contiguous", "cpu", expected).without is not None for x in edges)
+    assert check(loss, **BRIEF).ok
+
+
+def test_a_gradient_is_not_asked_for_without_gradients() -> None:
+    def gradient(z: Tensor, y: Tensor) -> Tensor:
+        return torch.autograd.grad(F.cross_entropy(z, y), z, create_graph=True)[0]
+
+    assert not check(gradient, "cross_entropy_gradient", **ONE).incidents
 
 
 # --- the report, and wrong calls -------------------------------------------------------------------------------------

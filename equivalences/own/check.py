@@ -22,7 +22,7 @@ from equivalences.formats import FORMATS
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Identity, Problem
 from equivalences.own import audit
-from equivalences.own.losses import WrongCall, cases
+from equivalences.own.losses import LOSSES, WrongCall, cases
 from equivalences.own.report import Defect, Report
 from equivalences.own.run import Expected
 from equivalences.own.verdict import Judge
@@ -65,7 +65,7 @@ def check(
     layouts        default: contiguous, strided and transposed; "inner" is (N, C, d), "unbatched" (C,).
     gradient       whether fn has a gradient with respect to the logits.
     result_format  the format of the result ("": that of the logits).
-    deterministic  whether two runs must agree bit for bit.
+    deterministic  whether two runs must agree bit for bit; then one under torch.no_grad() is held to the contract too.
     shape          (rows, classes) of every problem, for code that is compiled for one shape.
     examples       drawn problems of each case in each format, beside the edge problems.
     name           what the report calls fn (default: its own name).
@@ -82,8 +82,8 @@ def check(
     name = name or audit.name_of(fn)
     judges = [
         Judge(
-            case, case.form(fn, name), case.form(audit.eager(fn), name), device, Expected(result_format, deterministic),
-            shape is None,
+            case, case.form(fn, name), case.form(audit.eager(fn), name), device,
+            Expected(result_format, deterministic, no_grad=of in LOSSES), shape is None,
         )
         for case in cases(fn, of, supports, reduction, layouts)
     ]  # fmt: skip

@@ -174,6 +174,7 @@ KINDS = {
     "in place": "",
     "second backward": "",
     "not deterministic": "deterministic=False",
+    "no_grad": "",
 }
 
 

@@ -90,7 +90,10 @@ class Judge:
             self.insides = insides(identity, self.followed, problem, layout, self.device)
         for kind, sentence in run.incidents.items():
             self._met(kind, sentence, problem, layout)
-        for found in self._judged(problem, layout, run.got):
+        every = tuple(self._judged(problem, layout, run.got))
+        if run.without is not None:
+            self._without_gradients(next(found for found in every if found.quantity == "value"), run.without)
+        for found in every:
             quantity = found.quantity
             for region in np.unique(found.region):
                 here = found.region == region
@@ -105,6 +108,16 @@ class Judge:
                     best = self.worst.get((verdict, quantity))
                     if best is None or _plainness(found, verdict) < _plainness(best, verdict):
                         self.worst[verdict, quantity] = found
+
+    def _without_gradients(self, value: Judged, got: Array) -> None:
+        """Without gradients other code may run and round otherwise: met is what is worse, and not just unstable."""
+        (found,) = self._judged(value.problem, value.layout, {"value": got})
+        worse = np.argwhere((found.verdict > UNSTABLE) & (found.verdict > value.verdict))
+        if len(worse):
+            place = tuple(worse[0])
+            sentence = f"under torch.no_grad() the value is {got[place]:.9g}, with gradients {value.got[place]:.9g}"
+            sentence += f", exact {value.exact[place]:.9g}: beyond the contract"
+            self._met("no_grad", sentence, value.problem, value.layout)
 
     def _met(self, kind: str, sentence: str, problem: Problem, layout: str) -> None:
         before = self.incidents.get(kind)
