@@ -33,6 +33,7 @@ from equivalences.report.environment import environment
 
 EXAMPLES = 20  # drawn problems of a case in a format
 VARIANTS = 512  # of compiled code: formats x layouts x options
+SIZES = {"R": "rows", "C": "classes"}
 
 
 def check(
@@ -110,7 +111,7 @@ def check(
         "examples": examples, "seed": seed,
     }  # fmt: skip
     return Report(
-        name, of, judges[0].case.identity.statement, declared,
+        name, of, judges[0].case.identity.statement, declared, _tried(work),
         next((each.opaque for each in judges if each.opaque), ""),
         tuple(cell for each in judges for cell in each.cells()), shown,
         tuple(incident for each in judges for incident in each.incidents.values()), _defects(judges),
@@ -145,6 +146,17 @@ def _problems(
     for turn, problem in enumerate(drawn):
         for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
             yield problem, layout
+
+
+def _tried(work: Sequence[tuple[Judge, Problem, str]]) -> dict[str, tuple[int, int]]:
+    """The fewest and the most rows and classes of the problems (and what else an identity has, by its letter)."""
+    met: dict[str, set[int]] = {}
+    for each, problem, _ in work:
+        axes = each.case.identity.domain.axes
+        for name, item in problem.items.items():
+            for letter, size in zip(axes.get(name, ""), np.shape(item), strict=False):
+                met.setdefault(SIZES.get(letter, letter), set()).add(size)
+    return {what: (min(sizes), max(sizes)) for what, sizes in met.items()}
 
 
 def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:

@@ -91,12 +91,16 @@ class Defect:
 
 @dataclass(frozen=True)
 class Report:
-    """The judgement of one implementation.  `opaque` says why its operations could not be followed ("": they were)."""
+    """The judgement of one implementation.  `opaque` says why its operations could not be followed ("": they were).
+
+    `tried` holds the fewest and the most "rows" and "classes" of a problem.
+    """
 
     name: str
     of: str
     statement: str
     declared: Mapping[str, Any]
+    tried: Mapping[str, tuple[int, int]]
     opaque: str
     cells: tuple[Cell, ...]
     examples: tuple[Example, ...]
@@ -183,7 +187,8 @@ def _declared(report: Report) -> list[str]:
     how = (
         f"opaque ({report.opaque}): judged against the contract alone" if report.opaque else "followed, each operation"
     )
-    return [f"  declared  {said}", f"  insides   {how}"]
+    tried = ", ".join(f"{what} {f'{low}-{high}' if low < high else low}" for what, (low, high) in report.tried.items())
+    return [f"  declared  {said}", f"  tried     {tried}", f"  insides   {how}"]
 
 
 def _table(cells: Iterable[Cell]) -> str:
