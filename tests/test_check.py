@@ -430,7 +430,7 @@ def test_the_same_question_has_the_same_answer() -> None:
         ({"formats": "float32"}, r"formats takes several names: formats=\('float32',\)"),
         ({"layouts": ("iner",)}, "unknown layout 'iner' of cross_entropy: choose from contiguous, "),
         ({"supports": {"pos_weight"}}, "unknown option 'pos_weight' in supports: cross_entropy has weight"),
-        ({"supports": "weight"}, "supports takes several options"),
+        ({"supports": "weight"}, r"supports takes several names: supports=\('weight',\)"),
         ({"supports": {"weight"}}, r"cannot be called as fn\(logits, target, weight=...\): got an unexpected"),
         ({"reduction": ("mean", "average")}, "unknown reduction 'average'"),
         ({"reduction": ()}, "at least one of none, mean, sum"),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from equivalences import check
+from equivalences.choices import Unknown
+from equivalences.own.losses import WrongCall
 
 BRIEF: dict[str, Any] = {"formats": ("float32",), "layouts": ("contiguous",), "examples": 0}
 
@@ -28,3 +32,40 @@ def test_the_report_says_which_sizes_were_tried() -> None:
     assert "  tried     rows 3, classes 130\n" in str(one)
     binary = check(F.binary_cross_entropy_with_logits, "binary_cross_entropy_with_logits", **BRIEF)
     assert list(binary.tried) == ["rows"]
+
+
+def test_formats_may_be_dtypes() -> None:
+    report = check(
+        F.cross_entropy, **{**BRIEF, "formats": (torch.float32,), "shape": (42, 3)}, result_format=torch.float32
+    )
+    assert report.ok
+    assert report.declared["formats"] == ["float32"]
+    assert report.declared["result_format"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"formats": (torch.int64,)}, "unknown format 'int64': did you mean 'float64'"),
+        ({"formats": torch.float32}, r"formats takes several names: formats=\('float32',\), got torch.float32"),
+        ({"formats": (32,)}, "formats takes names, such as 'float32', got 32"),
+        ({"result_format": 32}, "result_format takes names, such as 'float32', got 32"),
+        ({"layouts": 7}, "layouts takes several names: "),
+        ({"reduction": None}, "reduction takes several names: "),
+        ({"supports": None}, r"supports takes several names: supports=\('weight',\), got None"),
+        ({"of": None}, "of takes the name of a loss or of an identity: of='cross_entropy', got None"),
+        ({"device": 7}, "device '7' is not available here"),
+        ({"examples": "x"}, "examples must be a number of 0, 1, 2, ..., got 'x'"),
+        ({"examples": 1.5}, "examples must be a number of 0, 1, 2, ..., got 1.5"),
+        ({"seed": -1}, "seed must be a number of 0, 1, 2, ..., got -1"),
+        ({"gradient": "no"}, "gradient must be True or False, got 'no'"),
+        ({"deterministic": None}, "deterministic must be True or False, got None"),
+        ({"shape": 7}, r"shape must be \(rows, classes\), two numbers of 1, 2, ..., got 7"),
+        ({"shape": (4,)}, r"shape must be \(rows, classes\), two numbers of 1, 2, ..., got \(4,\)"),
+        ({"shape": (0, 3)}, r"shape must be \(rows, classes\), "),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_helpful_line(call: dict[str, Any], said: str) -> None:
+    with pytest.raises((WrongCall, Unknown), match=said) as caught:
+        check(**{"fn": F.cross_entropy, **call})
+    assert "\n" not in str(caught.value)

@@ -18,11 +18,10 @@ import numpy as np
 import torch
 
 from equivalences import choices, execute, sweep
-from equivalences.formats import FORMATS
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Identity, Problem
 from equivalences.own import audit
-from equivalences.own.losses import LOSSES, WrongCall, cases
+from equivalences.own.losses import LOSSES, WrongCall, cases, several
 from equivalences.own.report import Defect, Report
 from equivalences.own.run import Expected
 from equivalences.own.verdict import Judge
@@ -42,10 +41,10 @@ def check(
     *,
     supports: Collection[str] = (),
     reduction: str | Sequence[str] = "mean",
-    formats: Sequence[str] = (),
+    formats: Collection[str | torch.dtype] = (),
     layouts: Sequence[str] = (),
     gradient: bool = True,
-    result_format: str = "",
+    result_format: str | torch.dtype = "",
     deterministic: bool = True,
     shape: tuple[int, int] | None = None,
     device: str = "cpu",
@@ -62,7 +61,7 @@ def check(
     supports       the options that fn takes, by the names of PyTorch's function ("weight", "ignore_index",
                    "label_smoothing", "pos_weight"), and "soft_targets".
     reduction      the one that fn does ("mean"), or several, ("none", "mean", "sum"), of which it takes one by keyword.
-    formats        those that fn supports (default: all four).
+    formats        those that fn supports, by name or as dtypes (default: all four).
     layouts        default: contiguous, strided and transposed; "inner" is (N, C, d), "unbatched" (C,).
     gradient       whether fn has a gradient with respect to the logits.
     result_format  the format of the result ("": that of the logits).
@@ -74,17 +73,14 @@ def check(
     Raises `WrongCall` or `choices.Unknown`, both ValueErrors of one line, if what is asked for does not exist.
     """
     begun = time.monotonic()
-    if isinstance(formats, str):
-        raise WrongCall(f"formats takes several names: formats=({formats!r},)")
-    if examples < 0:
-        raise WrongCall(f"examples must be a number of 0, 1, 2, ..., got {examples!r}")
-    wanted, device = choices.formats(formats), choices.device(device)
-    result_format = choices.named("format", [result_format], tuple(FORMATS))[0] if result_format else ""
+    _plain(examples=examples, seed=seed, gradient=gradient, deterministic=deterministic, shape=shape)
+    wanted, device = choices.formats(several("formats", formats, "float32")), choices.device(str(device))
+    own = choices.formats(several("result_format", (result_format,), "float32"))[0] if result_format else ""
     name = name or audit.name_of(fn)
     judges = [
         Judge(
             case, case.form(fn, name), case.form(audit.eager(fn), name), device,
-            Expected(result_format, deterministic, no_grad=of in LOSSES), shape is None,
+            Expected(own, deterministic, no_grad=of in LOSSES), shape is None,
         )
         for case in cases(fn, of, supports, reduction, layouts)
     ]  # fmt: skip
@@ -107,7 +103,7 @@ def check(
     declared = {
         "supports": sorted(supports), "reduction": reduction, "formats": list(wanted),
         "layouts": list(judges[0].case.identity.layouts or ()), "gradient": gradient,
-        **({"shape": shape} if shape else {}), **({"result_format": result_format} if result_format else {}),
+        **({"shape": shape} if shape else {}), **({"result_format": own} if own else {}),
         "examples": examples, "seed": seed,
     }  # fmt: skip
     return Report(
@@ -117,6 +113,19 @@ def check(
         tuple(incident for each in judges for incident in each.incidents.values()), _defects(judges),
         len({problem for _, problem, _ in work}), time.monotonic() - begun, environment(device),
     )  # fmt: skip
+
+
+def _plain(*, shape: Any, **given: Any) -> None:
+    """Raises WrongCall for an argument that is no number, no truth value, or no shape."""
+    for name in ("examples", "seed"):
+        if type(given[name]) is not int or given[name] < 0:
+            raise WrongCall(f"{name} must be a number of 0, 1, 2, ..., got {given[name]!r}")
+    for name in ("gradient", "deterministic"):
+        if type(given[name]) is not bool:
+            raise WrongCall(f"{name} must be True or False, got {given[name]!r}")
+    whole = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size > 0 for size in shape)
+    if shape is not None and not whole:
+        raise WrongCall(f"shape must be (rows, classes), two numbers of 1, 2, ..., got {shape!r}")
 
 
 @contextmanager
