@@ -69,3 +69,17 @@ def test_an_argument_of_another_kind_is_one_helpful_line(call: dict[str, Any], s
     with pytest.raises((WrongCall, Unknown), match=said) as caught:
         check(**{"fn": F.cross_entropy, **call})
     assert "\n" not in str(caught.value)
+
+
+def test_what_fails_in_some_layouts_only_is_said_to() -> None:
+    asked: dict[str, Any] = {**BRIEF, "layouts": ("contiguous", "strided", "transposed"), "examples": 3}
+
+    def elsewhere(z: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(z, y) * (1 if z.is_contiguous() else 1.001)
+
+    report = check(elsewhere, **asked)
+    assert {(e.layouts, e.spared) for e in report.examples} == {(("strided", "transposed"), ("contiguous",))}
+    assert "  layouts   fails in strided, transposed; right in contiguous\n" in str(report)
+    everywhere = check(lambda z, y: F.cross_entropy(z, y) * 1.001, **asked)
+    assert not any(e.spared for e in everywhere.examples)
+    assert "fails in" not in str(everywhere)

@@ -48,6 +48,7 @@ class Example:
     """The smallest problem found for one verdict: what came out, what should have, what was allowed, and why not.
 
     Errors and allowances are in ULP of the format at the exact value; `own` is None for an opaque implementation.
+    `layouts` are those in which the quantity fails, `spared` those in which it never does, nor on this problem.
     """
 
     verdict: str
@@ -64,6 +65,8 @@ class Example:
     contract: float
     own: float | None
     why: str
+    layouts: tuple[str, ...]
+    spared: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,7 @@ def _example(e: Example) -> list[str]:
         f"  {at} = {e.got:.9g}, exact {e.exact:.9g}: off by {_ulps(e.error)} ULP; the contract allows "
         f"{_ulps(e.contract)}{own}",
         f"  why       {e.why}",
+        *([f"  layouts   fails in {', '.join(e.layouts)}; right in {', '.join(e.spared)}"] if e.spared else []),
     ]
 
 

@@ -75,6 +75,7 @@ class Judge:
     counts: dict[tuple[str, str, int], Array] = field(default_factory=dict)
     ratios: dict[tuple[str, str, int], float] = field(default_factory=dict)
     worst: dict[tuple[int, str], Judged] = field(default_factory=dict)
+    places: dict[tuple[str, str], Array] = field(default_factory=dict)  # quantity and layout -> verdicts
     incidents: dict[str, Incident] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)  # of the problems that the incidents show
     defects: dict[str, int] = field(default_factory=dict)
@@ -95,6 +96,8 @@ class Judge:
             self._without_gradients(next(found for found in every if found.quantity == "value"), run.without)
         for found in every:
             quantity = found.quantity
+            place, met = (quantity, layout), np.bincount(found.verdict.ravel(), minlength=len(VERDICTS))
+            self.places[place] = self.places.get(place, 0) + met
             for region in np.unique(found.region):
                 here = found.region == region
                 key = problem.format, quantity, int(region)
@@ -203,21 +206,38 @@ class Judge:
                 float(found.got[place]), float(found.exact[place]), float(found.error[place]) / spacing,
                 float(found.contract[place]) / spacing,
                 None if found.own is None else float(found.own[place]) / spacing,
-                self._why(found, verdict, place),
+                self._why(found, verdict, place), *self._layouts(found),
             )  # fmt: skip
+
+    def _again(self, quantity: str, problem: Problem, layout: str) -> Judged | None:
+        """The same quantity of another problem, or in another layout, if it can be judged there."""
+        if not execute.applies(self.case.identity, problem, layout):
+            return None
+        try:
+            run = ran(self.case.identity, self.form, problem, layout, self.device, Expected("", False))
+            (again,) = self._judged(problem, layout, {quantity: run.got[quantity]})
+        except Exception:  # a problem that the oracle refuses, say
+            return None
+        return again
+
+    def _layouts(self, found: Judged) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The layouts in which the quantity fails, and those in which it never does, nor on this problem."""
+        fails, spared = [], []
+        for (quantity, layout), counts in self.places.items():
+            if quantity == found.quantity and counts[UNSTABLE:].any():
+                fails.append(layout)
+            elif quantity == found.quantity:
+                again = self._again(quantity, found.problem, layout)
+                spared += [layout] if again and (again.verdict < UNSTABLE).all() else []
+        return tuple(fails), tuple(spared)
 
     def _smaller(self, found: Judged, verdict: int) -> Judged:
         best, (region, ratio) = found, _focus(found, verdict)
 
         def fails(problem: Problem) -> bool:
             nonlocal best
-            if not execute.applies(self.case.identity, problem, found.layout):
-                return False
-            try:
-                run = ran(self.case.identity, self.form, problem, found.layout, self.device, Expected("", False))
-                numbers = {found.quantity: run.got[found.quantity]}
-                (again,) = self._judged(problem, found.layout, numbers)
-            except Exception:  # a problem that the oracle refuses is not a smaller one
+            again = self._again(found.quantity, problem, found.layout)
+            if again is None:
                 return False
             if not (again.verdict == verdict).any() or _focus(again, verdict) < (region, GRAVE * ratio):
                 return False
