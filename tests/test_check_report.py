@@ -83,3 +83,19 @@ def test_what_fails_in_some_layouts_only_is_said_to() -> None:
     everywhere = check(lambda z, y: F.cross_entropy(z, y) * 1.001, **asked)
     assert not any(e.spared for e in everywhere.examples)
     assert "fails in" not in str(everywhere)
+
+
+def test_the_headline_counts_the_numbers_of_each_verdict() -> None:
+    def loss(z: Tensor, y: Tensor) -> Tensor:
+        if z.shape[1] == 1:
+            raise ValueError("one class is none")
+        return -torch.log(F.softmax(z, 1) + 1e-8).gather(1, y[:, None]).mean()
+
+    report = check(loss, **BRIEF)
+    counts = {name: sum(cell.counts.get(name, 0) for cell in report.cells) for name in ("wrong", "unstable")}
+    assert all(counts.values())
+    assert report.verdict == (
+        f"not right: wrong {counts['wrong']:,}, unstable {counts['unstable']:,} of {report.numbers:,} numbers; raised"
+    )
+    assert {e.verdict for e in report.examples} == set(counts)
+    assert check(lambda z, y: F.cross_entropy(z, y).item(), **BRIEF).verdict == "not right: result"

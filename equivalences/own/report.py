@@ -136,7 +136,10 @@ class Report:
             )
         if found == ("unstable",):
             return "unstable: within its own arithmetic, beyond the contract"
-        return f"not right: {', '.join(found)}"
+        total = {name: sum(cell.counts.get(name, 0) for cell in self.cells) for name in reversed(VERDICTS)}
+        counted = ", ".join(f"{name} {count:,}" for name, count in total.items() if name in found)
+        said = [f"{counted} of {self.numbers:,} numbers"] if counted else []
+        return f"not right: {'; '.join((*said, *(kind for kind in found if kind in KINDS)))}"
 
     def raise_if_failed(self, accept: Collection[str] = ()) -> None:
         """Raises CheckFailed, with the whole report, unless all is right or `accept` names what is not."""
