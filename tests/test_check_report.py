@@ -99,3 +99,37 @@ def test_the_headline_counts_the_numbers_of_each_verdict() -> None:
     )
     assert {e.verdict for e in report.examples} == set(counts)
     assert check(lambda z, y: F.cross_entropy(z, y).item(), **BRIEF).verdict == "not right: result"
+
+
+def test_an_example_holds_a_program_that_repeats_it() -> None:
+    def loss(z: Tensor, y: Tensor, weight: Tensor, reduction: str) -> Tensor:
+        if z.shape[1] > 50 and z.dim() == 3:
+            raise ValueError("too many classes")
+        return F.cross_entropy(z, y, weight, reduction=reduction) * 1.001
+
+    asked: dict[str, Any] = {**BRIEF, "layouts": ("contiguous", "inner"), "formats": ("float16",)}
+    report = check(loss, supports={"weight"}, reduction=("none", "mean"), **asked)
+    assert report.examples
+    for example in report.examples:
+        space: dict[str, Any] = {"fn": loss}
+        exec(example.program, space)
+        made = space[example.quantity.replace(" ", "_")]
+        assert example.got in made.flatten().tolist()
+    (incident, *_) = (i for i in report.incidents if i.kind == "raised")
+    assert any("in full in `program`" in line for line in incident.problem)
+    with pytest.raises(ValueError, match="too many classes"):
+        exec(incident.program, {"fn": loss})
+    assert report.as_dict()["examples"][0]["program"] == report.examples[0].program
+    assert report.examples[0].program not in repr(report)
+
+
+def test_the_program_of_an_identity_calls_by_name() -> None:
+    def loss(z: Tensor, dim: int) -> Tensor:
+        return F.softmax(z, dim) * 1.001
+
+    report = check(loss, "softmax", **{**BRIEF, "layouts": ("contiguous", "inner")})
+    for example in report.examples:
+        assert "return fn(z=z, dim=dim)" in example.program
+        space: dict[str, Any] = {"fn": loss}
+        exec(example.program, space)
+        assert example.got in space[example.quantity.replace(" ", "_")].flatten().tolist()

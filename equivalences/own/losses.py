@@ -18,7 +18,7 @@ from equivalences import choices, exact
 from equivalences.catalogue import IDENTITIES
 from equivalences.catalogue.binary_options import positively_weighted_loss
 from equivalences.catalogue.cross_entropy import loss as cross_entropy_loss
-from equivalences.model import Domain, Form, Identity
+from equivalences.model import Domain, Form, Identity, Problem
 from equivalences.problems.classes import classes
 from equivalences.problems.scalars import scalars
 
@@ -48,6 +48,11 @@ class Case:
             return fn(*map(items.get, self.positional), **{each: items[each] for each in self.keywords})
 
         return Form(call, label=name)
+
+    def spelled(self, problem: Problem) -> Form:
+        """The call as an expression in `fn`, for a program that repeats it."""
+        named = (f"{each}={each}" for each in self.keywords if each in (*problem, "dim"))
+        return Form(f"fn({', '.join((*self.positional, *named))})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +267,9 @@ def _of_identity(fn: Callable[..., Any], identity: Identity, layouts: Sequence[s
             f"{', '.join(lacking)}: wrap it, as in lambda {', '.join(names)}: ..."
         )
     narrowed = replace(identity, layouts=chosen(layouts, known, identity.name))
-    return [Case("as the identity says", narrowed)]
+    every = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    taken = tuple(name for name in (*names, "dim") if every or name in {p.name for p in parameters})
+    return [Case("as the identity says", narrowed, keywords=taken)]
 
 
 def _callable_so(fn: Callable[..., Any], case: Case) -> None:

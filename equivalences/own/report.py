@@ -48,6 +48,7 @@ class Example:
     """The smallest problem found for one verdict: what came out, what should have, what was allowed, and why not.
 
     Errors and allowances are in ULP of the format at the exact value; `own` is None for an opaque implementation.
+    `program` leaves the result in `value` and `gradient_z`, of the problem in full: ``exec(program, {"fn": fn})``.
     `layouts` are those in which the quantity fails, `spared` those in which it never does, nor on this problem.
     """
 
@@ -67,11 +68,15 @@ class Example:
     why: str
     layouts: tuple[str, ...]
     spared: tuple[str, ...]
+    program: str = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Incident:
-    """Something other than a number: an exception, a wrong shape, no gradient ... and where it was met."""
+    """Something other than a number: an exception, a wrong shape, no gradient ... and where it was met.
+
+    `program` repeats the run of the problem: ``exec(program, {"fn": fn})``.
+    """
 
     kind: str
     sentence: str
@@ -80,6 +85,7 @@ class Incident:
     layouts: tuple[str, ...]
     count: int
     problem: tuple[str, ...]
+    program: str = field(repr=False)
 
 
 @dataclass(frozen=True)

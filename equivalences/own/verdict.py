@@ -29,7 +29,7 @@ from equivalences.own.report import (
     Incident,
 )
 from equivalences.own.run import Expected, Insides, contract, insides, ran
-from equivalences.report import failure
+from equivalences.report import failure, snippet
 from equivalences.report.shrink import shrunk
 
 ATTEMPTS = 40  # at a smaller problem for an example
@@ -127,9 +127,15 @@ class Judge:
         size = next(iter(problem.items.values())).size
         if before is None or size < self.sizes[kind]:
             self.sizes[kind] = size
-            lines = tuple(line.strip() for line in failure.problem_lines(problem))
             so_far = (before.formats, before.layouts, before.count) if before else ((), (), 0)
-            before = Incident(kind, sentence, self.case.label, *so_far, lines)
+            before = Incident(
+                kind,
+                sentence,
+                self.case.label,
+                *so_far,
+                _lines(problem),
+                self._program(problem, layout, "print(value)"),
+            )
         self.incidents[kind] = replace(
             before,
             formats=tuple(dict.fromkeys((*before.formats, problem.format))),
@@ -200,14 +206,21 @@ class Judge:
             fmt = FORMATS[found.problem.format]
             spacing = float(ulp(np.asarray(found.exact[place]), fmt))
             names = (*self.case.identity.domain.regions, "mixed")
+            at = found.problem, found.layout, found.quantity, found.got.shape, place
+            number = snippet.place(self.case.identity, *at)
             yield Example(
                 VERDICTS[verdict], self.case.label, fmt.name, found.layout, quantity, place,
-                names[int(found.region[place])], tuple(line.strip() for line in failure.problem_lines(found.problem)),
+                names[int(found.region[place])], _lines(found.problem),
                 float(found.got[place]), float(found.exact[place]), float(found.error[place]) / spacing,
                 float(found.contract[place]) / spacing,
                 None if found.own is None else float(found.own[place]) / spacing,
                 self._why(found, verdict, place), *self._layouts(found),
+                self._program(found.problem, found.layout, f"print({number})  # exact {float(found.exact[place])!r}"),
             )  # fmt: skip
+
+    def _program(self, problem: Problem, layout: str, show: str) -> str:
+        identity, form = self.case.identity, self.case.spelled(problem)
+        return snippet.snippet(identity, form, problem, layout=layout, device=self.device, show=show)
 
     def _again(self, quantity: str, problem: Problem, layout: str) -> Judged | None:
         """The same quantity of another problem, or in another layout, if it can be judged there."""
@@ -282,6 +295,10 @@ class Judge:
         if only[place] == judge.KNOWN:
             said += f"; {identity.reference.label} may be as far off here, by its known defect {', '.join(names)}"
         return said
+
+
+def _lines(problem: Problem) -> tuple[str, ...]:
+    return tuple(line.strip() for line in failure.problem_lines(problem, ", in full in `program`"))
 
 
 def _focus(found: Judged, verdict: int) -> tuple[int, float]:
