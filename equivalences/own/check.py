@@ -1,4 +1,4 @@
-"""One line for a third party: is this implementation right, wrong, or right but unstable?
+"""One line for a third party: is this implementation right, wrong, or unstable?
 
 `check` runs it, as its user would, on the edge problems and on drawn problems of every case, format and layout that
 the caller declares, and judges each number against the *contract*: what rounding may do to PyTorch's own function of
@@ -18,11 +18,10 @@ import numpy as np
 import torch
 
 from equivalences import choices, execute, sweep
-from equivalences.formats import FORMATS
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Identity, Problem
 from equivalences.own import audit
-from equivalences.own.losses import WrongCall, cases
+from equivalences.own.losses import LOSSES, WrongCall, cases, several
 from equivalences.own.report import Defect, Report
 from equivalences.own.run import Expected
 from equivalences.own.verdict import Judge
@@ -33,6 +32,7 @@ from equivalences.report.environment import environment
 
 EXAMPLES = 20  # drawn problems of a case in a format
 VARIANTS = 512  # of compiled code: formats x layouts x options
+SIZES = {"R": "rows", "C": "classes"}
 
 
 def check(
@@ -41,10 +41,10 @@ def check(
     *,
     supports: Collection[str] = (),
     reduction: str | Sequence[str] = "mean",
-    formats: Sequence[str] = (),
+    formats: Collection[str | torch.dtype] = (),
     layouts: Sequence[str] = (),
     gradient: bool = True,
-    result_format: str = "",
+    result_format: str | torch.dtype = "",
     deterministic: bool = True,
     shape: tuple[int, int] | None = None,
     device: str = "cpu",
@@ -61,11 +61,11 @@ def check(
     supports       the options that fn takes, by the names of PyTorch's function ("weight", "ignore_index",
                    "label_smoothing", "pos_weight"), and "soft_targets".
     reduction      the one that fn does ("mean"), or several, ("none", "mean", "sum"), of which it takes one by keyword.
-    formats        those that fn supports (default: all four).
+    formats        those that fn supports, by name or as dtypes (default: all four).
     layouts        default: contiguous, strided and transposed; "inner" is (N, C, d), "unbatched" (C,).
     gradient       whether fn has a gradient with respect to the logits.
     result_format  the format of the result ("": that of the logits).
-    deterministic  whether two runs must agree bit for bit.
+    deterministic  whether two runs must agree bit for bit; then one under torch.no_grad() is held to the contract too.
     shape          (rows, classes) of every problem, for code that is compiled for one shape.
     examples       drawn problems of each case in each format, beside the edge problems.
     name           what the report calls fn (default: its own name).
@@ -73,17 +73,14 @@ def check(
     Raises `WrongCall` or `choices.Unknown`, both ValueErrors of one line, if what is asked for does not exist.
     """
     begun = time.monotonic()
-    if isinstance(formats, str):
-        raise WrongCall(f"formats takes several names: formats=({formats!r},)")
-    if examples < 0:
-        raise WrongCall(f"examples must be a number of 0, 1, 2, ..., got {examples!r}")
-    wanted, device = choices.formats(formats), choices.device(device)
-    result_format = choices.named("format", [result_format], tuple(FORMATS))[0] if result_format else ""
+    _plain(examples=examples, seed=seed, gradient=gradient, deterministic=deterministic, shape=shape)
+    wanted, device = choices.formats(several("formats", formats, "float32")), choices.device(str(device))
+    own = choices.formats(several("result_format", (result_format,), "float32"))[0] if result_format else ""
     name = name or audit.name_of(fn)
     judges = [
         Judge(
-            case, case.form(fn, name), case.form(audit.eager(fn), name), device, Expected(result_format, deterministic),
-            shape is None,
+            case, case.form(fn, name), case.form(audit.eager(fn), name), device,
+            Expected(own, deterministic, no_grad=of in LOSSES), shape is None,
         )
         for case in cases(fn, of, supports, reduction, layouts)
     ]  # fmt: skip
@@ -106,16 +103,29 @@ def check(
     declared = {
         "supports": sorted(supports), "reduction": reduction, "formats": list(wanted),
         "layouts": list(judges[0].case.identity.layouts or ()), "gradient": gradient,
-        **({"shape": shape} if shape else {}), **({"result_format": result_format} if result_format else {}),
+        **({"shape": shape} if shape else {}), **({"result_format": own} if own else {}),
         "examples": examples, "seed": seed,
     }  # fmt: skip
     return Report(
-        name, of, judges[0].case.identity.statement, declared,
+        name, of, judges[0].case.identity.statement, declared, _tried(work),
         next((each.opaque for each in judges if each.opaque), ""),
         tuple(cell for each in judges for cell in each.cells()), shown,
         tuple(incident for each in judges for incident in each.incidents.values()), _defects(judges),
         len({problem for _, problem, _ in work}), time.monotonic() - begun, environment(device),
     )  # fmt: skip
+
+
+def _plain(*, shape: Any, **given: Any) -> None:
+    """Raises WrongCall for an argument that is no number, no truth value, or no shape."""
+    for name in ("examples", "seed"):
+        if type(given[name]) is not int or given[name] < 0:
+            raise WrongCall(f"{name} must be a number of 0, 1, 2, ..., got {given[name]!r}")
+    for name in ("gradient", "deterministic"):
+        if type(given[name]) is not bool:
+            raise WrongCall(f"{name} must be True or False, got {given[name]!r}")
+    whole = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size > 0 for size in shape)
+    if shape is not None and not whole:
+        raise WrongCall(f"shape must be (rows, classes), two numbers of 1, 2, ..., got {shape!r}")
 
 
 @contextmanager
@@ -145,6 +155,17 @@ def _problems(
     for turn, problem in enumerate(drawn):
         for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
             yield problem, layout
+
+
+def _tried(work: Sequence[tuple[Judge, Problem, str]]) -> dict[str, tuple[int, int]]:
+    """The fewest and the most rows and classes of the problems (and what else an identity has, by its letter)."""
+    met: dict[str, set[int]] = {}
+    for each, problem, _ in work:
+        axes = each.case.identity.domain.axes
+        for name, item in problem.items.items():
+            for letter, size in zip(axes.get(name, ""), np.shape(item), strict=False):
+                met.setdefault(SIZES.get(letter, letter), set()).add(size)
+    return {what: (min(sizes), max(sizes)) for what, sizes in met.items()}
 
 
 def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:

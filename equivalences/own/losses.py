@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 from equivalences import choices, exact
 from equivalences.catalogue import IDENTITIES
 from equivalences.catalogue.binary_options import positively_weighted_loss
 from equivalences.catalogue.cross_entropy import loss as cross_entropy_loss
-from equivalences.model import Domain, Form, Identity
+from equivalences.model import Domain, Form, Identity, Problem
 from equivalences.problems.classes import classes
 from equivalences.problems.scalars import scalars
 
@@ -46,6 +48,11 @@ class Case:
             return fn(*map(items.get, self.positional), **{each: items[each] for each in self.keywords})
 
         return Form(call, label=name)
+
+    def spelled(self, problem: Problem) -> Form:
+        """The call as an expression in `fn`, for a program that repeats it."""
+        named = (f"{each}={each}" for each in self.keywords if each in (*problem, "dim"))
+        return Form(f"fn({', '.join((*self.positional, *named))})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,27 +197,38 @@ AMBIGUOUS = {
 }
 
 
+def several(what: str, given: Any, example: str) -> tuple[str, ...]:
+    """The names that an argument holds (those of dtypes: "float32"); one alone, or anything else, is a wrong call."""
+    if isinstance(given, str) or not isinstance(given, Collection):
+        meant = given if isinstance(given, str) else example
+        raise WrongCall(f"{what} takes several names: {what}=({meant!r},), got {given!r}")
+    names = tuple(str(each).removeprefix("torch.") if isinstance(each, torch.dtype) else each for each in given)
+    if strange := [each for each in names if not isinstance(each, str)]:
+        raise WrongCall(f"{what} takes names, such as {example!r}, got {strange[0]!r}")
+    return names
+
+
 def cases(
     fn: Callable[..., Any], of: str, supports: Collection[str], reduction: str | Sequence[str], layouts: Sequence[str]
 ) -> list[Case]:
     """What `of` asks of the implementation, after a look at whether it can be called so.  Raises WrongCall."""
     if not callable(fn):
         raise WrongCall(f"check needs a function, a module or another callable, not {type(fn).__name__}")
+    if not isinstance(of, str):
+        raise WrongCall(f"of takes the name of a loss or of an identity: of='cross_entropy', got {of!r}")
     if of in AMBIGUOUS:
         raise WrongCall(f"of={of!r} says too little: {AMBIGUOUS[of]}")
     loss = LOSSES.get(of)
     if loss is None and of not in IDENTITIES:
         hint = choices.hint(of, [*LOSSES, *IDENTITIES], f"losses are {', '.join(LOSSES)}")
         raise WrongCall(f"unknown of={of!r}: {hint} (identities: `python -m equivalences list`)")
-    if isinstance(supports, str):
-        raise WrongCall(f"supports takes several options: supports={{{supports!r}}}")
-    for option in supports:
+    for option in several("supports", supports, "weight"):
         if loss is None or option not in loss.supports:
             known = f"{of} has {', '.join(loss.supports)}" if loss else f"the identity {of} has none"
             raise WrongCall(f"unknown option {option!r} in supports: {known}")
     if loss is None:
         return _of_identity(fn, IDENTITIES[of], layouts)
-    for each in (reduction,) if isinstance(reduction, str) else reduction:
+    for each in (reduction,) if isinstance(reduction, str) else several("reduction", reduction, "mean"):
         if each not in REDUCTIONS:
             raise WrongCall(f"unknown reduction {each!r}: choose from {', '.join(REDUCTIONS)}")
     if not reduction:
@@ -223,9 +241,7 @@ def cases(
 
 def chosen(layouts: Sequence[str], known: tuple[str, ...], of: str) -> tuple[str, ...]:
     """The declared layouts in the order of those that there are (none: those of one shape)."""
-    if isinstance(layouts, str):
-        raise WrongCall(f"layouts takes several names: layouts=({layouts!r},)")
-    for name in layouts:
+    for name in several("layouts", layouts, "contiguous"):
         if name not in known:
             raise WrongCall(f"unknown layout {name!r} of {of}: choose from {', '.join(known)}")
     return tuple(name for name in known if name in (layouts or PLAIN))
@@ -251,7 +267,9 @@ def _of_identity(fn: Callable[..., Any], identity: Identity, layouts: Sequence[s
             f"{', '.join(lacking)}: wrap it, as in lambda {', '.join(names)}: ..."
         )
     narrowed = replace(identity, layouts=chosen(layouts, known, identity.name))
-    return [Case("as the identity says", narrowed)]
+    every = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    taken = tuple(name for name in (*names, "dim") if every or name in {p.name for p in parameters})
+    return [Case("as the identity says", narrowed, keywords=taken)]
 
 
 def _callable_so(fn: Callable[..., Any], case: Case) -> None:

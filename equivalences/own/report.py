@@ -12,11 +12,12 @@ from equivalences.report import plain
 
 # What is said of a number, from harmless to worst.  "outside": of the contract, and nothing more can be known, since
 # the implementation is opaque.  "free": neither the contract nor the implementation's own analysis has a bound.
-VERDICTS = ("right", "free", "known defect", "unstable", "outside", "wrong")
-RIGHT, FREE, KNOWN, UNSTABLE, OUTSIDE, WRONG = range(6)
+VERDICTS = ("right", "free", "known defect", "unstable", "unbounded", "outside", "wrong")
+RIGHT, FREE, KNOWN, UNSTABLE, UNBOUNDED, OUTSIDE, WRONG = range(7)
 
 MEANING = {
-    "unstable": "within what rounding can do to this formulation, but beyond the contract: right, and unstable",
+    "unstable": "beyond the contract, within what rounding can do to this formulation: it loses digits",
+    "unbounded": "beyond the contract, and its own arithmetic has no bound here: it may overflow, or lose every digit",
     "outside": "beyond the contract; the implementation is opaque, so that no analysis of its own can excuse it",
     "wrong": "beyond the contract, and beyond what rounding can do to this formulation: it computes something else",
 }
@@ -47,6 +48,8 @@ class Example:
     """The smallest problem found for one verdict: what came out, what should have, what was allowed, and why not.
 
     Errors and allowances are in ULP of the format at the exact value; `own` is None for an opaque implementation.
+    `program` leaves the result in `value` and `gradient_z`, of the problem in full: ``exec(program, {"fn": fn})``.
+    `layouts` are those in which the quantity fails, `spared` those in which it never does, nor on this problem.
     """
 
     verdict: str
@@ -63,11 +66,17 @@ class Example:
     contract: float
     own: float | None
     why: str
+    layouts: tuple[str, ...]
+    spared: tuple[str, ...]
+    program: str = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Incident:
-    """Something other than a number: an exception, a wrong shape, no gradient ... and where it was met."""
+    """Something other than a number: an exception, a wrong shape, no gradient ... and where it was met.
+
+    `program` repeats the run of the problem: ``exec(program, {"fn": fn})``.
+    """
 
     kind: str
     sentence: str
@@ -76,6 +85,7 @@ class Incident:
     layouts: tuple[str, ...]
     count: int
     problem: tuple[str, ...]
+    program: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -90,12 +100,16 @@ class Defect:
 
 @dataclass(frozen=True)
 class Report:
-    """The judgement of one implementation.  `opaque` says why its operations could not be followed ("": they were)."""
+    """The judgement of one implementation.  `opaque` says why its operations could not be followed ("": they were).
+
+    `tried` holds the fewest and the most "rows" and "classes" of a problem.
+    """
 
     name: str
     of: str
     statement: str
     declared: Mapping[str, Any]
+    tried: Mapping[str, tuple[int, int]]
     opaque: str
     cells: tuple[Cell, ...]
     examples: tuple[Example, ...]
@@ -110,7 +124,7 @@ class Report:
         return sum(cell.numbers for cell in self.cells)
 
     def failures(self, accept: Collection[str] = ()) -> tuple[str, ...]:
-        """The kinds of failure met: "unstable", "outside", "wrong" and the kinds of incidents, but those accepted."""
+        """The kinds of failure met: verdicts from "unstable" on and the kinds of incidents, but those accepted."""
         met = [name for name in VERDICTS[UNSTABLE:] if any(cell.counts.get(name) for cell in self.cells)]
         return tuple(kind for kind in dict.fromkeys([*met, *(i.kind for i in self.incidents)]) if kind not in accept)
 
@@ -127,8 +141,11 @@ class Report:
                 " or a known defect of PyTorch" if self.defects else ""
             )
         if found == ("unstable",):
-            return "right but unstable: within its own arithmetic, beyond the contract"
-        return f"not right: {', '.join(found)}"
+            return "unstable: within its own arithmetic, beyond the contract"
+        total = {name: sum(cell.counts.get(name, 0) for cell in self.cells) for name in reversed(VERDICTS)}
+        counted = ", ".join(f"{name} {count:,}" for name, count in total.items() if name in found)
+        said = [f"{counted} of {self.numbers:,} numbers"] if counted else []
+        return f"not right: {'; '.join((*said, *(kind for kind in found if kind in KINDS)))}"
 
     def raise_if_failed(self, accept: Collection[str] = ()) -> None:
         """Raises CheckFailed, with the whole report, unless all is right or `accept` names what is not."""
@@ -173,6 +190,7 @@ KINDS = {
     "in place": "",
     "second backward": "",
     "not deterministic": "deterministic=False",
+    "no_grad": "",
 }
 
 
@@ -181,7 +199,8 @@ def _declared(report: Report) -> list[str]:
     how = (
         f"opaque ({report.opaque}): judged against the contract alone" if report.opaque else "followed, each operation"
     )
-    return [f"  declared  {said}", f"  insides   {how}"]
+    tried = ", ".join(f"{what} {f'{low}-{high}' if low < high else low}" for what, (low, high) in report.tried.items())
+    return [f"  declared  {said}", f"  tried     {tried}", f"  insides   {how}"]
 
 
 def _table(cells: Iterable[Cell]) -> str:
@@ -217,6 +236,7 @@ def _example(e: Example) -> list[str]:
         f"  {at} = {e.got:.9g}, exact {e.exact:.9g}: off by {_ulps(e.error)} ULP; the contract allows "
         f"{_ulps(e.contract)}{own}",
         f"  why       {e.why}",
+        *([f"  layouts   fails in {', '.join(e.layouts)}; right in {', '.join(e.spared)}"] if e.spared else []),
     ]
 
 

@@ -21,18 +21,26 @@ from equivalences.rounding.arrays import as_tensor
 
 @dataclass(frozen=True, eq=False)
 class Ran:
-    """What one problem gave: quantity -> numbers in canonical axes, and what else was met, kind -> sentence."""
+    """What one problem gave: quantity -> numbers in canonical axes, and what else was met, kind -> sentence.
+
+    `without` is the value under torch.no_grad() if it differs: not wrong for that, it may come from another kernel.
+    """
 
     got: Mapping[str, Array]
     incidents: Mapping[str, str]
+    without: Array | None = None
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a result must be like, beside its numbers: its format ("": that of the logits), the same in every run."""
+    """What a result must be like, beside its numbers: its format ("": that of the logits), the same in every run.
+
+    no_grad  there must be one under torch.no_grad() as well (an identity may be about a gradient).
+    """
 
     format: str = ""
     deterministic: bool = True
+    no_grad: bool = True
 
 
 class _Broken(Exception):
@@ -40,9 +48,10 @@ class _Broken(Exception):
 
 
 def ran(identity: Identity, form: Form, problem: Problem, layout: str, device: str, expected: Expected) -> Ran:
-    """Runs a form twice on a problem, the backward pass of the first run twice as well."""
+    """Runs a form twice on a problem, the backward pass of the first run twice as well; then without gradients."""
     incidents: dict[str, str] = {}
     first: dict[str, Tensor] = {}
+    without: Tensor | None = None
     try:
         first = _once(identity, form, problem, layout, device, expected, incidents)
         if expected.deterministic:
@@ -50,12 +59,35 @@ def ran(identity: Identity, form: Form, problem: Problem, layout: str, device: s
             for name, tensor in first.items():
                 if not _same(tensor, again[name]):
                     incidents.setdefault("not deterministic", f"two runs on the same input differ in the {name}")
+            if identity.wrt:
+                without = _without_gradients(identity, form, problem, layout, device, expected, incidents)
     except _Broken as broken:
         kind, sentence = broken.args
         incidents[kind] = sentence
     plan, rows = LAYOUTS[layout], execute.rows_of(identity, problem)
     axes = {f"gradient {name}": identity.domain.axes[name] for name in identity.wrt} | {"value": identity.out}
-    return Ran({name: execute.canonical(identity, plan, rows, axes[name], x) for name, x in first.items()}, incidents)
+    got = {name: execute.canonical(identity, plan, rows, axes[name], x) for name, x in first.items()}
+    if without is None or _same(without, first["value"]):
+        return Ran(got, incidents)
+    return Ran(got, incidents, execute.canonical(identity, plan, rows, identity.out, without))
+
+
+def _without_gradients(
+    identity: Identity, form: Form, problem: Problem, layout: str, device: str, expected: Expected, met: dict[str, str]
+) -> Tensor | None:
+    """The value as evaluation computes it: under torch.no_grad(), of inputs that ask for no gradient."""
+    here: dict[str, str] = {}
+    value = None
+    try:
+        with torch.no_grad():
+            value = _once(identity, form, problem, layout, device, expected, here, grad=False)["value"]
+    except _Broken as broken:
+        kind, sentence = broken.args
+        here = {kind: sentence} if expected.no_grad else {}
+    for kind, sentence in here.items():
+        if kind not in met:  # else it is no matter of gradients
+            met["no_grad"] = f"under torch.no_grad(): {sentence}"
+    return value
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -65,12 +97,19 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _once(
-    identity: Identity, form: Form, problem: Problem, layout: str, device: str, expected: Expected, met: dict[str, str]
+    identity: Identity,
+    form: Form,
+    problem: Problem,
+    layout: str,
+    device: str,
+    expected: Expected,
+    met: dict[str, str],
+    grad: bool = True,
 ) -> dict[str, Tensor]:
     items = execute.arguments(identity, problem, layout, device)
     shape = tuple(items["g"].shape)  # a result has that of its upstream gradient
     upstream = items.pop("g") if identity.wrt else None
-    leaves = {name: items[name].requires_grad_() for name in identity.wrt}
+    leaves = {name: items[name].requires_grad_() for name in identity.wrt if grad}
     before = {name: item.detach().clone() for name, item in items.items() if isinstance(item, Tensor)}
     call = execute.function(form, tuple(items))
     value = _attempted("raised", lambda: call(**items))
@@ -83,7 +122,7 @@ def _once(
     if value.dtype != wanted:
         met["dtype"] = f"the result for {problem.format} is {_name(value.dtype)}, expected {_name(wanted)}"
     results = {"value": value.detach().clone()}
-    if upstream is not None:
+    if upstream is not None and grad:
         if not value.requires_grad:
             raise _Broken("no gradient", "the result is detached: no gradient reaches the input")
         weights = upstream.to(value.dtype)

@@ -20,6 +20,7 @@ from equivalences.own.report import (
     KNOWN,
     OUTSIDE,
     RIGHT,
+    UNBOUNDED,
     UNSTABLE,
     VERDICTS,
     WRONG,
@@ -28,7 +29,7 @@ from equivalences.own.report import (
     Incident,
 )
 from equivalences.own.run import Expected, Insides, contract, insides, ran
-from equivalences.report import failure
+from equivalences.report import failure, snippet
 from equivalences.report.shrink import shrunk
 
 ATTEMPTS = 40  # at a smaller problem for an example
@@ -74,6 +75,7 @@ class Judge:
     counts: dict[tuple[str, str, int], Array] = field(default_factory=dict)
     ratios: dict[tuple[str, str, int], float] = field(default_factory=dict)
     worst: dict[tuple[int, str], Judged] = field(default_factory=dict)
+    places: dict[tuple[str, str], Array] = field(default_factory=dict)  # quantity and layout -> verdicts
     incidents: dict[str, Incident] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)  # of the problems that the incidents show
     defects: dict[str, int] = field(default_factory=dict)
@@ -89,8 +91,13 @@ class Judge:
             self.insides = insides(identity, self.followed, problem, layout, self.device)
         for kind, sentence in run.incidents.items():
             self._met(kind, sentence, problem, layout)
-        for found in self._judged(problem, layout, run.got):
+        every = tuple(self._judged(problem, layout, run.got))
+        if run.without is not None:
+            self._without_gradients(next(found for found in every if found.quantity == "value"), run.without)
+        for found in every:
             quantity = found.quantity
+            place, met = (quantity, layout), np.bincount(found.verdict.ravel(), minlength=len(VERDICTS))
+            self.places[place] = self.places.get(place, 0) + met
             for region in np.unique(found.region):
                 here = found.region == region
                 key = problem.format, quantity, int(region)
@@ -99,20 +106,36 @@ class Judge:
                 self.ratios[key] = max(self.ratios.get(key, 0.0), float(found.ratio[here].max(initial=0.0)))
             for name in found.defects:
                 self.defects[name] = self.defects.get(name, 0) + int((found.verdict == KNOWN).sum())
-            for verdict in (UNSTABLE, OUTSIDE, WRONG):
+            for verdict in range(UNSTABLE, len(VERDICTS)):
                 if (found.verdict == verdict).any():
                     best = self.worst.get((verdict, quantity))
                     if best is None or _plainness(found, verdict) < _plainness(best, verdict):
                         self.worst[verdict, quantity] = found
+
+    def _without_gradients(self, value: Judged, got: Array) -> None:
+        """Without gradients other code may run and round otherwise: met is what is worse, and not just unstable."""
+        (found,) = self._judged(value.problem, value.layout, {"value": got})
+        worse = np.argwhere((found.verdict > UNSTABLE) & (found.verdict > value.verdict))
+        if len(worse):
+            place = tuple(worse[0])
+            sentence = f"under torch.no_grad() the value is {got[place]:.9g}, with gradients {value.got[place]:.9g}"
+            sentence += f", exact {value.exact[place]:.9g}: beyond the contract"
+            self._met("no_grad", sentence, value.problem, value.layout)
 
     def _met(self, kind: str, sentence: str, problem: Problem, layout: str) -> None:
         before = self.incidents.get(kind)
         size = next(iter(problem.items.values())).size
         if before is None or size < self.sizes[kind]:
             self.sizes[kind] = size
-            lines = tuple(line.strip() for line in failure.problem_lines(problem))
             so_far = (before.formats, before.layouts, before.count) if before else ((), (), 0)
-            before = Incident(kind, sentence, self.case.label, *so_far, lines)
+            before = Incident(
+                kind,
+                sentence,
+                self.case.label,
+                *so_far,
+                _lines(problem),
+                self._program(problem, layout, "print(value)"),
+            )
         self.incidents[kind] = replace(
             before,
             formats=tuple(dict.fromkeys((*before.formats, problem.format))),
@@ -150,7 +173,8 @@ class Judge:
         left = np.where(beyond & (verdict != RIGHT), judge.OUTSIDE, judge.INSIDE)
         trial = judge.Trial(self.case.identity, self.followed, problem, layout, self.device)
         left, defects = judge.excused(trial, run.operations, quantity, ball, got, left)
-        within = np.where(verdict == OUTSIDE, UNSTABLE, np.where(mine == judge.INSIDE, RIGHT, verdict))
+        excess = np.where(mine == judge.UNBOUNDED, UNBOUNDED, UNSTABLE)  # where nothing speaks for it or against it
+        within = np.where(verdict == OUTSIDE, excess, np.where(mine == judge.INSIDE, RIGHT, verdict))
         found = np.select([left == judge.KNOWN, left == judge.OUTSIDE], [KNOWN, WRONG], within)
         return np.where(verdict == RIGHT, RIGHT, found), ball, defects
 
@@ -169,9 +193,12 @@ class Judge:
     # -- examples --
 
     def examples(self) -> Iterator[Example]:
-        """One example for each quantity that fails, of its worst verdict, shrunk, with the reason that can be found."""
-        worst = {quantity: max(v for v, q in self.worst if q == quantity) for _, quantity in self.worst}
-        for quantity, verdict in sorted(worst.items(), key=lambda item: (-item[1], item[0] != "value", item[0])):
+        """One example for each quantity that fails, of its worst verdict, and for each verdict: shrunk, with a why."""
+        shown: set[int | str] = set()
+        for verdict, quantity in sorted(self.worst, key=lambda at: (-at[0], at[1] != "value", at[1])):
+            if {verdict, quantity} <= shown:
+                continue
+            shown |= {verdict, quantity}
             found = self._smaller(self.worst[verdict, quantity], verdict)
             here = (found.verdict == verdict) & (found.region == _focus(found, verdict)[0])
             ratio = np.where(here, found.ratio, -1.0)
@@ -179,27 +206,51 @@ class Judge:
             fmt = FORMATS[found.problem.format]
             spacing = float(ulp(np.asarray(found.exact[place]), fmt))
             names = (*self.case.identity.domain.regions, "mixed")
+            at = found.problem, found.layout, found.quantity, found.got.shape, place
+            number = snippet.place(self.case.identity, *at)
             yield Example(
                 VERDICTS[verdict], self.case.label, fmt.name, found.layout, quantity, place,
-                names[int(found.region[place])], tuple(line.strip() for line in failure.problem_lines(found.problem)),
+                names[int(found.region[place])], _lines(found.problem),
                 float(found.got[place]), float(found.exact[place]), float(found.error[place]) / spacing,
                 float(found.contract[place]) / spacing,
                 None if found.own is None else float(found.own[place]) / spacing,
-                self._why(found, verdict, place),
+                self._why(found, verdict, place), *self._layouts(found),
+                self._program(found.problem, found.layout, f"print({number})  # exact {float(found.exact[place])!r}"),
             )  # fmt: skip
+
+    def _program(self, problem: Problem, layout: str, show: str) -> str:
+        identity, form = self.case.identity, self.case.spelled(problem)
+        return snippet.snippet(identity, form, problem, layout=layout, device=self.device, show=show)
+
+    def _again(self, quantity: str, problem: Problem, layout: str) -> Judged | None:
+        """The same quantity of another problem, or in another layout, if it can be judged there."""
+        if not execute.applies(self.case.identity, problem, layout):
+            return None
+        try:
+            run = ran(self.case.identity, self.form, problem, layout, self.device, Expected("", False))
+            (again,) = self._judged(problem, layout, {quantity: run.got[quantity]})
+        except Exception:  # a problem that the oracle refuses, say
+            return None
+        return again
+
+    def _layouts(self, found: Judged) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The layouts in which the quantity fails, and those in which it never does, nor on this problem."""
+        fails, spared = [], []
+        for (quantity, layout), counts in self.places.items():
+            if quantity == found.quantity and counts[UNSTABLE:].any():
+                fails.append(layout)
+            elif quantity == found.quantity:
+                again = self._again(quantity, found.problem, layout)
+                spared += [layout] if again and (again.verdict < UNSTABLE).all() else []
+        return tuple(fails), tuple(spared)
 
     def _smaller(self, found: Judged, verdict: int) -> Judged:
         best, (region, ratio) = found, _focus(found, verdict)
 
         def fails(problem: Problem) -> bool:
             nonlocal best
-            if not execute.applies(self.case.identity, problem, found.layout):
-                return False
-            try:
-                run = ran(self.case.identity, self.form, problem, found.layout, self.device, Expected("", False))
-                numbers = {found.quantity: run.got[found.quantity]}
-                (again,) = self._judged(problem, found.layout, numbers)
-            except Exception:  # a problem that the oracle refuses is not a smaller one
+            again = self._again(found.quantity, problem, found.layout)
+            if again is None:
                 return False
             if not (again.verdict == verdict).any() or _focus(again, verdict) < (region, GRAVE * ratio):
                 return False
@@ -217,7 +268,7 @@ class Judge:
         follow = partial(
             execute.run, self.case.identity, self.followed, found.problem, layout=found.layout, device=self.device
         )
-        if verdict == UNSTABLE:
+        if verdict in (UNSTABLE, UNBOUNDED):
 
             def bound(rules: audit.Rules) -> float:
                 return float(follow(as_is=rules).bound[what][place])
@@ -244,6 +295,10 @@ class Judge:
         if only[place] == judge.KNOWN:
             said += f"; {identity.reference.label} may be as far off here, by its known defect {', '.join(names)}"
         return said
+
+
+def _lines(problem: Problem) -> tuple[str, ...]:
+    return tuple(line.strip() for line in failure.problem_lines(problem, ", in full in `program`"))
 
 
 def _focus(found: Judged, verdict: int) -> tuple[int, float]:
