@@ -119,7 +119,7 @@ def _as_is(
 @lru_cache(maxsize=256)
 def _cheap(identity: Identity, problem: Problem) -> Mapping[str, Enclosure]:
     """The reference followed in float64: value and rigorous bound (its rules' own value, not the kernel's)."""
-    plain = "unbatched" if "contiguous" not in layouts(identity) else "contiguous"
+    plain = "unbatched" if layouts(identity) == ("unbatched",) else "contiguous"  # one row, else every row
     run = execute.run(identity, identity.reference, problem, layout=plain, fmt="float64")
     return {name: Enclosure(run.exact[name], np.zeros_like(run.exact[name]), run.bound[name]) for name in run.exact}
 

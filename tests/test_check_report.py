@@ -60,9 +60,9 @@ def test_formats_may_be_dtypes() -> None:
         ({"seed": -1}, "seed must be a number of 0, 1, 2, ..., got -1"),
         ({"gradient": "no"}, "gradient must be True or False, got 'no'"),
         ({"deterministic": None}, "deterministic must be True or False, got None"),
-        ({"shape": 7}, r"shape must be \(rows, classes\), two numbers of 1, 2, ..., got 7"),
-        ({"shape": (4,)}, r"shape must be \(rows, classes\), two numbers of 1, 2, ..., got \(4,\)"),
-        ({"shape": (0, 3)}, r"shape must be \(rows, classes\), "),
+        ({"shape": 7}, r"shape must be a tuple of numbers of 1, 2, ..., as \(rows, classes\), got 7"),
+        ({"shape": (4,)}, r"shape of cross_entropy has rows and classes, got \(4,\)"),
+        ({"shape": (0, 3)}, r"shape must be a tuple of numbers of 1, 2, "),
     ],
 )
 def test_an_argument_of_another_kind_is_one_helpful_line(call: dict[str, Any], said: str) -> None:
@@ -133,3 +133,23 @@ def test_the_program_of_an_identity_calls_by_name() -> None:
         space: dict[str, Any] = {"fn": loss}
         exec(example.program, space)
         assert example.got in space[example.quantity.replace(" ", "_")].flatten().tolist()
+
+
+def test_every_row_is_judged_in_whatever_layout_is_asked_for() -> None:
+    def first(z: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(z[:1], y[:1])
+
+    asked: dict[str, Any] = {**BRIEF, "layouts": ("transposed",), "gradient": False}
+    assert check(first, **asked).failures() == ("wrong",)
+    assert check(F.cross_entropy, **asked).ok
+
+
+def test_binary_losses_have_a_shape_of_rows() -> None:
+    report = check(
+        F.binary_cross_entropy_with_logits,
+        of="binary_cross_entropy_with_logits",
+        **{**BRIEF, "examples": 2},
+        shape=(40,),
+    )
+    assert report.tried == {"rows": (40, 40)}
+    assert report.ok

@@ -46,7 +46,7 @@ def check(
     gradient: bool = True,
     result_format: str | torch.dtype = "",
     deterministic: bool = True,
-    shape: tuple[int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
     device: str = "cpu",
     examples: int = EXAMPLES,
     seed: int = 0,
@@ -66,7 +66,7 @@ def check(
     gradient       whether fn has a gradient with respect to the logits.
     result_format  the format of the result ("": that of the logits).
     deterministic  whether two runs must agree bit for bit; then one under torch.no_grad() is held to the contract too.
-    shape          (rows, classes) of every problem, for code that is compiled for one shape.
+    shape          (rows, classes), or (rows,), of every problem, for code that is compiled for one shape.
     examples       drawn problems of each case in each format, beside the edge problems.
     name           what the report calls fn (default: its own name).
 
@@ -84,6 +84,9 @@ def check(
         )
         for case in cases(fn, of, supports, reduction, layouts)
     ]  # fmt: skip
+    axes = next(iter(judges[0].case.identity.domain.axes.values()))
+    if shape is not None and len(shape) != len(axes):
+        raise WrongCall(f"shape of {of} has {' and '.join(SIZES.get(each, each) for each in axes)}, got {shape!r}")
     if not gradient:
         for each in judges:
             each.case = replace(each.case, identity=replace(each.case.identity, wrt=()))
@@ -123,9 +126,8 @@ def _plain(*, shape: Any, **given: Any) -> None:
     for name in ("gradient", "deterministic"):
         if type(given[name]) is not bool:
             raise WrongCall(f"{name} must be True or False, got {given[name]!r}")
-    whole = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size > 0 for size in shape)
-    if shape is not None and not whole:
-        raise WrongCall(f"shape must be (rows, classes), two numbers of 1, 2, ..., got {shape!r}")
+    if shape is not None and not (isinstance(shape, tuple) and all(type(size) is int and size > 0 for size in shape)):
+        raise WrongCall(f"shape must be a tuple of numbers of 1, 2, ..., as (rows, classes), got {shape!r}")
 
 
 @contextmanager
@@ -142,7 +144,7 @@ def _compilable(fn: Any) -> Iterator[None]:
 
 
 def _problems(
-    identity: Identity, fmt: str, examples: int, seed: int, shape: tuple[int, int] | None
+    identity: Identity, fmt: str, examples: int, seed: int, shape: tuple[int, ...] | None
 ) -> Iterator[tuple[Problem, str]]:
     """Every problem with each of its layouts."""
     for problem, wanted in sweep.edges(identity, fmt, "eager"):
