@@ -94,6 +94,11 @@ def selected(call: Call, x: Any) -> Shadow:
     return Shadow(v, e)
 
 
+def placed(call: Call, places: Any, found: Shadow) -> Shadow:
+    """`found`, put together by indices or masks: no bound at all where they are in doubt."""
+    return Shadow(found.v, np.full(found.v.shape, math.inf)) if call.doubted(places) else found
+
+
 def _term(call: Call, x: Any, steps: Format) -> Shadow:
     """An operand of a sum; numbers and wider scalars are converted to the format `steps` first."""
     shadow = operand(call, x, steps)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from equivalences.formats import Format
 from equivalences.model import Array
-from equivalences.rounding.arithmetic import exact, product, quotient, rounded
+from equivalences.rounding.arithmetic import exact, placed, product, quotient, rounded
 from equivalences.rounding.arrays import add_up, along, as_array, held, put, spread, unbounded
 from equivalences.rounding.elementary import CLOSE, add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
 from equivalences.rounding.reductions import summed
@@ -156,11 +156,6 @@ def _nll_weights(call: Call, weight: Tensor | None, target: Array, kept: Array) 
     return Shadow(*(np.where(kept, spread(part, tuple(weight.shape))[chosen], 0.0) for part in call.shadow(weight)))
 
 
-def _sure_targets(call: Call, target: Tensor, x: Shadow) -> Shadow:
-    """`x`, without a bound where rounding may have decided a target."""
-    return Shadow(x.v, np.full(x.v.shape, math.inf)) if call.doubted(target) else x
-
-
 def _accumulated(call: Call, terms: Shadow, height: int) -> Shadow:
     """A total with `height` additions on the way of a term, in the storage format; zeros (ignored rows) add exactly."""
     size = abs(terms.v) + terms.e
@@ -181,7 +176,7 @@ def nll_loss(call: Call, height: int) -> list[Shadow]:
     The number of rows is known exactly, and rounded once.  It, or the total weight, is no result: no bound is lost
     where it overflows.
     """
-    x, target = _sure_targets(call, call.args[1], call.shadow(call.args[0])), as_array(call.args[1])
+    x, target = placed(call, call.args[1], call.shadow(call.args[0])), as_array(call.args[1])
     reduction, ignore_index = call.args[3], call.args[4]
     kept = target != ignore_index
     w = _nll_weights(call, call.args[2], target, kept)
@@ -211,7 +206,7 @@ def nll_loss(call: Call, height: int) -> list[Shadow]:
 @rule("nll_loss_backward", "nll_loss2d_backward")
 def _nll_backward(call: Call) -> Shadow:
     g, target, weight = (
-        _sure_targets(call, call.args[2], call.shadow(call.args[0])),
+        placed(call, call.args[2], call.shadow(call.args[0])),
         as_array(call.args[2]),
         call.args[3],
     )

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from equivalences.model import Array
-from equivalences.rounding.arithmetic import converted, exact, operand, product, rounded, selected
+from equivalences.rounding.arithmetic import converted, exact, operand, placed, product, rounded, selected
 from equivalences.rounding.arrays import along, as_array, as_tensor, numbers, unbounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
@@ -32,11 +32,6 @@ def _here(tree: Any) -> Any:
     if isinstance(tree, (list, tuple)):
         return type(tree)(_here(branch) for branch in tree)
     return tree.cpu() if isinstance(tree, Tensor) else tree
-
-
-def _sure_of(call: Call, places: Any, found: Shadow) -> Shadow:
-    """`found`, put together by indices or masks: no bound at all where they are in doubt."""
-    return Shadow(found.v, np.full(found.v.shape, math.inf)) if call.doubted(places) else found
 
 
 # Where an operation takes its indices, or its mask.
@@ -61,7 +56,7 @@ def _move(call: Call) -> Shadow:
         return found
 
     found = Shadow(moved(0), moved(1))
-    return found if at is None else _sure_of(call, call.args[at], found)
+    return found if at is None else placed(call, call.args[at], found)
 
 
 @rule("constant_pad_nd")
@@ -130,7 +125,7 @@ def _factory(call: Call) -> Shadow:
     if call.name.startswith(("empty", "new_empty")):
         return exact(np.full(call.out.shape, math.nan))  # no value yet: no bound until it is written
     found = exact(numbers(call.out))
-    return _sure_of(call, call.args[0], found) if call.name == "one_hot" else found
+    return placed(call, call.args[0], found) if call.name == "one_hot" else found
 
 
 def _places(call: Call) -> tuple[tuple[Array, ...], Shadow]:
@@ -146,19 +141,19 @@ def _places(call: Call) -> tuple[tuple[Array, ...], Shadow]:
 def _scatter(call: Call) -> Shadow:
     if call.kwargs.get("reduce"):
         raise NotImplementedError("scatter with reduce= is followed as scatter_add or scatter_reduce only")
-    return _sure_of(call, call.args[2], _replaced(call.shadow(call.args[0]), *_places(call)))
+    return placed(call, call.args[2], _replaced(call.shadow(call.args[0]), *_places(call)))
 
 
 @rule("scatter_add")
 def _scatter_add(call: Call) -> Shadow:
-    return _sure_of(call, call.args[2], _accumulated(call, call.shadow(call.args[0]), *_places(call)))
+    return placed(call, call.args[2], _accumulated(call, call.shadow(call.args[0]), *_places(call)))
 
 
 @rule("index_put", "_index_put_impl")
 def _index_put(call: Call) -> Shadow:
     where = tuple(slice(None) if index is None else as_array(index) for index in call.args[1])
     put = partial(_accumulated, call) if call.arg(3, "accumulate", False) else _replaced
-    return _sure_of(call, call.args[1], put(call.shadow(call.args[0]), where, operand(call, call.args[2])))
+    return placed(call, call.args[1], put(call.shadow(call.args[0]), where, operand(call, call.args[2])))
 
 
 @rule("index_add")
@@ -169,7 +164,7 @@ def _index_add(call: Call) -> Shadow:
         b = rounded(call, *product(b, selected(call, alpha)))
     b = Shadow(-b.v, b.e) if alpha == -1 else b
     every = (slice(None),) * (call.args[1] % max(a.v.ndim, 1))
-    return _sure_of(call, call.args[2], _accumulated(call, a, (*every, as_array(call.args[2])), b))
+    return placed(call, call.args[2], _accumulated(call, a, (*every, as_array(call.args[2])), b))
 
 
 def _replaced(a: Shadow, where: Any, b: Shadow) -> Shadow:
