@@ -17,8 +17,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-# Rows that are worked on at a time.  256 rows of 784 numbers stay in the cache between the forward and the backward
-# pass.  And a matrix product adds up longer sums in blocks: where it updates the weights themselves, each block is
+# Rows that are worked on at a time, on the CPU: 256 rows of 784 numbers stay in the cache between the forward and the
+# backward pass (on a GPU every block costs launches: a whole batch took 10.9 ms by blocks, and takes 0.4 without).
+# And a matrix product adds up longer sums in blocks: where it updates the weights themselves, each block is
 # rounded at the weights' size, not at the gradient's; at 12,665 rows that lost 0.8 % of a step (torch 2.14.1, CPU).
 BLOCK = 256
 
@@ -74,12 +75,13 @@ class ByHand:
         return h, d, back if mask is None else back.mul_(mask)
 
     def differentiate(self, x: Tensor, target: Tensor) -> Tensor:
-        """The gradient of n times the mean loss, in its own storage: summed block by block, each while in cache."""
+        """The gradient of n times the mean loss, in its own storage; on the CPU block by block, each while in cache."""
         self.gradient.zero_()
         g1, c1, g2, c2 = self.gradients
         whole = self.mask(len(x))
-        masks = [None] * len(x) if whole is None else whole.split(BLOCK)
-        for a, b, mask in zip(x.split(BLOCK), target.split(BLOCK), masks, strict=False):
+        block = BLOCK if x.device.type == "cpu" else len(x)
+        masks = [None] * len(x) if whole is None else whole.split(block)
+        for a, b, mask in zip(x.split(block), target.split(block), masks, strict=False):
             h, d, back = self.deltas(a, b, mask)
             g1.addmm_(back.t(), a)
             c1.add_(back.sum(0))

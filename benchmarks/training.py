@@ -27,6 +27,7 @@ from equivalences.formats import FORMATS
 
 SEED = 1  # the lecture's torch.manual_seed(1)
 JUDGED_ROWS = 64
+PROFILED_STEPS = 100
 BATCHES = ("1", "16", "32", "64", "256", "1024", "full")
 IMPLEMENTATIONS = ("default", "foreach", "fused")
 EXECUTIONS = ("eager", "compile", "cuda-graph", "by-hand")
@@ -168,8 +169,17 @@ class Training:
         self.optimizer.zero_grad()
 
     def run(self) -> None:
+        self._train(self.steps)
+
+    def part(self) -> float:
+        """The first steps of an epoch; gives the share of an epoch that they are."""
+        taken = min(self.steps, PROFILED_STEPS)
+        self._train(taken)
+        return taken / self.steps
+
+    def _train(self, steps: int) -> None:
         order = permutation(self.recipe.order, self.samples, self.home, self.generator)
-        batches = self.way.epoch(self.x, self.target, self.batch, order, self.device)
+        batches = itertools.islice(self.way.epoch(self.x, self.target, self.batch, order, self.device), steps)
         if self.hand:
             with torch.inference_mode():
                 for a, b in batches:

@@ -16,6 +16,9 @@ class Work(Protocol):
     run       one timed unit; synchronises nothing and reads nothing back.
     check     runs what it needs to, and raises AssertionError if what is computed is wrong.
     facts     what is known after a check: losses, steps, accuracies ... for the record.
+
+    Some have a `part`, too: the beginning of a run, for a profile; it gives the share of a run that it is (0: no run
+    is like another).
     """
 
     samples: int

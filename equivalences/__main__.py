@@ -79,6 +79,7 @@ def _parser() -> _Parser:
     show.set_defaults(run=_show)
     for name, what in PAGES.items():
         commands.add_parser(name, help=f"{what}, as Markdown").set_defaults(run=_page)
+    commands.choices["invariance"].add_argument("--device", default="cpu", help="cpu (default), cuda, ...")
     return parser
 
 
@@ -165,6 +166,16 @@ def _verify(asked: Any, console: Console) -> int:
                 console.print(table.validity(t))
         if tallies:
             console.print(table.summary(tallies))
+        if file and not interrupted:  # before the reports, which take long where much has failed
+            plan = {
+                "identities": [identity.name for identity in identities],
+                "formats": list(formats), "device": device, "mode": mode, "examples": examples, "seed": asked.seed,
+            }  # fmt: skip
+            try:
+                file.write(results.results(tallies, plan))
+            except OSError as error:
+                print(f"equivalences: could not write {asked.json}: {error.strerror}", file=sys.stderr)
+                return FAILED
         failing = [t for t in tallies if t.failures]
         for t in failing:
             for f in {f.form.label: f for f in reversed(t.failures)}.values():
@@ -190,16 +201,6 @@ def _verify(asked: Any, console: Console) -> int:
             if asked.resume:
                 print(f"equivalences: the same command goes on from {asked.resume}", file=sys.stderr)
             return INTERRUPTED
-        if file:
-            plan = {
-                "identities": [identity.name for identity in identities],
-                "formats": list(formats), "device": device, "mode": mode, "examples": examples, "seed": asked.seed,
-            }  # fmt: skip
-            try:
-                file.write(results.results(tallies, plan))
-            except OSError as error:
-                print(f"equivalences: could not write {asked.json}: {error.strerror}", file=sys.stderr)
-                return FAILED
         return FAILED if failing or vacuous else 0
 
 
@@ -301,7 +302,13 @@ def _show(asked: Any, console: Console) -> int:
 
 
 def _page(asked: Any, console: Console) -> int:
-    print(import_module(f"equivalences.report.{asked.command}").page(), end="")
+    from equivalences import choices
+
+    try:
+        where = {"device": choices.device(asked.device)} if "device" in asked else {}
+    except choices.Unknown as error:
+        raise Usage(str(error)) from None
+    print(import_module(f"equivalences.report.{asked.command}").page(**where), end="")
     return 0
 
 

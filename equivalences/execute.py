@@ -41,6 +41,7 @@ class Layout:
     rows: str = "x"  # x has shape (R,)
     other: str = "x"
     dim: int = 1
+    gaps: bool = False  # between the numbers
     back: Callable[[Tensor, int], Tensor] = lambda x, rows: x  # an output's rows-classes tensor to (R, C)
 
 
@@ -57,6 +58,7 @@ LAYOUTS = {
             "strided",
             "every second number of a larger storage",
             *3 * ("torch.stack((x, x), -1)[..., 0]",),
+            gaps=True,
         ),
         Layout(
             "transposed",

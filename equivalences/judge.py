@@ -141,13 +141,16 @@ def layouts(identity: Identity) -> tuple[str, ...]:
     return identity.layouts or identity.domain.layouts
 
 
-def forms(identity: Identity, fmt: str, layout: str) -> list[Form]:
-    """The forms of an identity that exist in this torch and claim this format and layout."""
+def forms(identity: Identity, fmt: str, layout: str, device: str = "cpu", mode: str = "eager") -> list[Form]:
+    """The forms of an identity that exist in this torch and claim this format and layout, on this device, so run."""
+    gaps, kind = execute.LAYOUTS[layout].gaps, device.partition(":")[0]
     return [
         form
         for form in identity.forms
         if fmt in (form.formats or identity.formats)
         and layout in (form.layouts or layouts(identity))
+        and mode in (form.modes or execute.MODES)
+        and not (gaps and kind in form.dense_on)
         and execute.exists(form)
     ]
 
@@ -287,17 +290,18 @@ def judge(
     identity: Identity, problem: Problem, *, layout: str = "contiguous", device: str = "cpu", mode: str = "eager"
 ) -> Iterator[Judgement]:
     """Judges every form of an identity on one problem."""
-    for form in forms(identity, problem.format, layout):
+    for form in forms(identity, problem.format, layout, device, mode):
         yield from measure(identity, form, problem, layout=layout, device=device, mode=mode)
 
 
-def witnessed(defect: KnownDefect) -> list[Judgement]:
-    """What is said of a defect's witness here, in the first of the defect's modes."""
+def witnessed(defect: KnownDefect, device: str = "") -> list[Judgement]:
+    """What is said of a defect's witness, in the first of its modes and on `device` (default: the first of its own)."""
     identity = IDENTITIES[defect.identity]
     form = next(form for form in identity.forms if form.label == defect.form)
-    return measure(identity, form, defect.witness, layout=defect.layout, mode=defect.modes[0])
+    where = device or defect.devices[0]
+    return measure(identity, form, defect.witness, layout=defect.layout, device=where, mode=defect.modes[0])
 
 
-def still_defective(defect: KnownDefect) -> bool:
+def still_defective(defect: KnownDefect, device: str = "") -> bool:
     """Whether the defect's witness is still outside the rule and inside what the entry says the kernel does."""
-    return any(isinstance(m, Measurement) and bool((m.verdict == KNOWN).any()) for m in witnessed(defect))
+    return any(isinstance(m, Measurement) and bool((m.verdict == KNOWN).any()) for m in witnessed(defect, device))

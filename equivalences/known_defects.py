@@ -49,7 +49,7 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {"z": np.array([[0.0, -6.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension last: the sum of exponentials and its log are rounded to 16 bits before they are used",
         link="https://github.com/pytorch/pytorch/issues/113708",
-        seen=("2.13.0", "2.14.1"),
+        seen=("2.11.0", "2.13.0", "2.14.1"),
     ),
     KnownDefect(
         name="softmax-16bit-tail",
@@ -62,7 +62,7 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {"z": np.array([[-161.0, -162.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension not last: the scalar tail of the kernel rounds exp(x - max) to 16 bits, then divides",
         link="",
-        seen=("2.13.0", "2.14.1"),
+        seen=("2.11.0", "2.13.0", "2.14.1"),
     ),
     *(
         KnownDefect(
@@ -79,7 +79,7 @@ KNOWN_DEFECTS = (
             "instead of 0.693 here, 0.0078 with 65536 rows; float32 is 0.5 % off with 2**20 rows",
             link="",
             modes=("eager",),
-            seen=("2.13.0", "2.14.1"),
+            seen=("2.11.0", "2.13.0", "2.14.1"),
         )
         for operation, form in (("nll_loss", "F.cross_entropy"), ("nll_loss2d", "(N, C, d1, d2)"))
     ),
@@ -97,7 +97,7 @@ KNOWN_DEFECTS = (
             "rows without weights, say) and its gradient are exactly zero",
             link="https://github.com/pytorch/pytorch/issues/85791",
             modes=("eager",),
-            seen=("2.13.0", "2.14.1"),
+            seen=("2.11.0", "2.13.0", "2.14.1"),
         )
         for operation, form in (("nll_loss", "F.cross_entropy"), ("nll_loss2d", "(N, C, d1, d2)"))
     ),
@@ -115,7 +115,7 @@ KNOWN_DEFECTS = (
             "is added to the result, one after the other: torch.ones(2**23, 4)[:, :3].mean() is 1.11 in float32",
             link="https://github.com/pytorch/pytorch/issues/37234",
             modes=("eager",),
-            seen=("2.13.0", "2.14.1"),
+            seen=("2.11.0", "2.13.0", "2.14.1"),
         )
         for operation in ("sum", "mean")
     ),
@@ -130,7 +130,76 @@ KNOWN_DEFECTS = (
         witness=Problem("float16", {"z": np.array([-0.25]), "g": np.array([1.0625])}),
         why="float16: 1 - y and g (1 - y) are rounded to storage; bfloat16 and tanh's backward compute in float32",
         link="",
-        seen=("2.13.0", "2.14.1"),
+        seen=("2.11.0", "2.13.0", "2.14.1"),
+    ),
+    *(
+        KnownDefect(
+            name=f"{operation}-backward-16bit-steps-cuda",
+            operation=f"{operation}_backward",
+            formats=("bfloat16", "float16"),
+            as_is=rule,
+            identity=operation,
+            form=f"torch.{operation}(z)",
+            layout="contiguous",
+            witness=Problem("float16", {"z": np.array([z]), "g": np.array([g])}),
+            why=f"every step of {formula} is rounded to 16 bits, where the CPU computes in float32 (but for sigmoid in "
+            "float16): errors of 1.5 units in the last place",
+            link="",
+            devices=("cuda",),
+            seen=("2.11.0",),
+        )
+        for operation, rule, formula, z, g in (
+            ("sigmoid", as_is.sigmoid_backward_in_storage, "g (1 - y) y", -0.37451171875, 1.4658203125),
+            ("tanh", as_is.tanh_backward_in_storage, "g (1 - y y)", 0.015655517578125, 1.0029296875),
+        )
+    ),
+    KnownDefect(
+        name="softmax-backward-16bit-products-cuda",
+        operation="_softmax_backward_data",
+        formats=("bfloat16", "float16"),
+        as_is=as_is.softmax_backward_rounds_products,
+        identity="softmax",
+        form="F.softmax(z, dim)",
+        layout="contiguous",
+        witness=Problem("bfloat16", {"z": np.array([[-45.5, 45.5]]), "g": np.array([[-0.87109375, -1.125]])}),
+        why="grad * output is stored in 16 bits before it is added up (cuda/SoftMax.cu), and then the sum is taken "
+        "from it: gradients that cancel lose what the CPU, in float32, keeps",
+        link="",
+        devices=("cuda",),
+        seen=("2.11.0",),
+    ),
+    KnownDefect(
+        name="nll_loss2d-16bit-blocks-cuda",
+        operation="nll_loss2d_forward",
+        formats=("bfloat16", "float16"),
+        as_is=as_is.nll_loss2d_adds_blocks_in_storage,
+        identity="cross_entropy_many_rows",
+        form="(N, C, d1, d2)",
+        layout="contiguous",
+        witness=_equal_rows("bfloat16", 65520),
+        why="every block of threads adds its part of the loss and of the number of rows to totals of 16 bits: with "
+        "thousands of short sequences they stop growing, and the gradient of the mean over 5,460 of 12 is 16 times too "
+        "large in bfloat16",
+        link="https://github.com/pytorch/pytorch/issues/61523",
+        devices=("cuda",),
+        modes=("eager",),
+        seen=("2.11.0",),
+    ),
+    KnownDefect(
+        name="nll_loss-float16-total-cuda",
+        operation="nll_loss_forward",
+        formats=("float16",),
+        as_is=as_is.nll_loss_total_in_float16,
+        identity="cross_entropy_many_rows",
+        form="F.cross_entropy",
+        layout="contiguous",
+        witness=_equal_rows("float16", 2, weight=np.full(2, 60000.0), logits=(4.0, 0.0)),
+        why="the number of rows, or their total weight, is kept in float16 for the backward pass, where 65520 is inf: "
+        "the loss is right and its gradient exactly zero",
+        link="https://github.com/pytorch/pytorch/issues/85791",
+        devices=("cuda",),
+        modes=("eager",),
+        seen=("2.11.0",),
     ),
     KnownDefect(
         name="distributions-clamp-probabilities",
@@ -143,7 +212,8 @@ KNOWN_DEFECTS = (
         witness=Problem("float32", {"p": np.array([2.0**-24]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="torch.distributions moves probabilities into [eps, 1 - eps] before the logarithm: 15.94 instead of 16.64",
         link="https://github.com/pytorch/pytorch/issues/186825",
-        seen=("2.13.0", "2.14.1"),
+        devices=("cpu", "cuda"),
+        seen=("2.11.0", "2.13.0", "2.14.1"),
         within="torch.distributions",
     ),
     KnownDefect(
@@ -157,7 +227,8 @@ KNOWN_DEFECTS = (
         witness=Problem("float32", {"z": np.array([-50.0]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="the gradient divides by max(x (1 - x), 1e-12): -1.9e-10 instead of -1 for a confidently wrong row",
         link="https://github.com/pytorch/pytorch/issues/103316",
-        seen=("2.13.0", "2.14.1"),
+        devices=("cpu", "cuda"),
+        seen=("2.11.0", "2.13.0", "2.14.1"),
     ),
     KnownDefect(
         name="bce-backward-float16-nan",
@@ -170,7 +241,8 @@ KNOWN_DEFECTS = (
         witness=Problem("float16", {"z": np.array([9.0]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="the floor 1e-12 is 0 in float16: the gradient of a confidently right row is 0 / 0 = nan",
         link="",
-        seen=("2.13.0", "2.14.1"),
+        devices=("cpu", "cuda"),
+        seen=("2.11.0", "2.13.0", "2.14.1"),
     ),
     KnownDefect(
         name="soft-margin-backward-compiled",
@@ -184,7 +256,7 @@ KNOWN_DEFECTS = (
         why="compiled, the gradient is t g (sigmoid(t z) - 1): 0 instead of -2e-9, which eager code gets right",
         link="",
         modes=("compiled",),
-        seen=("2.13.0", "2.14.1"),
+        seen=("2.11.0", "2.13.0", "2.14.1"),
     ),
     *(
         KnownDefect(
@@ -199,7 +271,7 @@ KNOWN_DEFECTS = (
             why="parameters, gradients and state are taken for contiguous: of every second number of a vector, half is "
             "left as it was and as many numbers outside are overwritten (CUDA refuses such parameters)",
             link="",
-            seen=("2.13.0", "2.14.1"),
+            seen=("2.11.0", "2.13.0", "2.14.1"),
         )
         for name, optimizer, operation in (
             ("sgd", "SGD", "_fused_sgd"),
@@ -230,7 +302,7 @@ KNOWN_DEFECTS = (
         "number the first operand, and the kernel takes only the second one in float32; one rounding more for the "
         "moments of SGD and Adam with foreach=True (0.999 is 1 in bfloat16)",
         link="",
-        seen=("2.8.0", "2.13.0", "2.14.1", "2.15.0"),
+        seen=("2.8.0", "2.11.0", "2.13.0", "2.14.1", "2.15.0"),
     ),
     KnownDefect(
         name="fused-sgd-16bit-blocks",
@@ -243,7 +315,7 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {**_STEP, **dict.fromkeys(("w", "d", "m"), np.ones(64))}),
         why="the vector body of the 16-bit kernel never stores the parameters: only the last few numbers are trained",
         link="https://github.com/pytorch/pytorch/issues/191763",
-        seen=("2.13.0",),
+        seen=("2.11.0", "2.13.0"),
         fixed="2.14",
     ),
 )

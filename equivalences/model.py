@@ -110,7 +110,8 @@ class Form:
 
     An expression may use ``torch``, ``F``, ``nn``, ``math``, the items of the problem and ``dim`` (the class
     dimension of the layout at hand); it may be several lines, the last of which is the value.
-    `regions`, `formats` and `layouts` narrow what the form claims (None: all that its identity has).
+    `regions`, `formats`, `layouts` and `modes` narrow what the form claims (None: all that its identity has).
+    On the devices `dense_on` it is no form of tensors with gaps between their numbers.
     `needs` names an attribute below ``torch`` without which the form does not exist
     ("nn.functional.linear_cross_entropy"); `since` is the first release in which the form is the identity's, and
     `until` the first in which it no longer is ("": always, never): what PyTorch defines may change.
@@ -124,6 +125,8 @@ class Form:
     needs: str = ""
     since: str = ""
     until: str = ""
+    dense_on: tuple[str, ...] = ()
+    modes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -170,10 +173,14 @@ class Identity:
 
 @dataclass(frozen=True, eq=False)
 class Raises:
-    """The outcome of a pitfall that PyTorch refuses: the exception and a pattern of its message."""
+    """The outcome of a pitfall that PyTorch refuses: the exception and a pattern of its message.
+
+    asserted   on CUDA, an assertion in the kernel: no process can use the device any more after it.
+    """
 
     error: type[BaseException]
     match: str
+    asserted: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,16 +12,14 @@ from equivalences.invariance import CASES, Case
 
 @pytest.mark.parametrize("fmt", list(FORMATS))
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_only_what_is_known_varies(case: Case, fmt: str) -> None:
-    if (capability := torch.backends.cpu.get_cpu_capability()) != "AVX512":
+def test_only_what_is_known_varies(case: Case, fmt: str, device: str) -> None:
+    if device == "cpu" and (capability := torch.backends.cpu.get_cpu_capability()) != "AVX512":
         pytest.skip(
             f"the list in equivalences/invariance.py is for AVX512, this is {capability}: read its table instead"
         )
-    same = {"threads": invariance.threads(case, fmt)}
-    if not case.reduced:
-        same["position"] = invariance.positions(case, fmt)
-    for what, found in same.items():
-        if fmt not in invariance.VARIES.get((case.name, what), ()):
+    known = invariance.VARIES.get(device.partition(":")[0], {})
+    for what, found in invariance.invariants(case, fmt, device).items():
+        if fmt not in known.get((case.name, what), ()):
             assert all(found.values()), (what, found)
 
 

@@ -16,13 +16,13 @@ from equivalences.model import KnownDefect
 def skip_unless_seen(defect: KnownDefect, device: str, mode: str) -> None:
     """Skips, with the reason, what this torch, device and mode are not said to have."""
     version = execute.torch_version()
+    if device not in defect.devices:
+        pytest.skip(f"a defect on {', '.join(defect.devices)}: choose with --device")
     if version not in defect.seen:
         pytest.skip(
             f"seen in torch {', '.join(defect.seen)}, this is {version}: add it to `seen` if the witness fails here, "
             "delete the entry if no release that is supported has it"
         )
-    if device not in defect.devices:
-        pytest.skip(f"a defect on {', '.join(defect.devices)}: choose with --device")
     if mode not in defect.modes:
         pytest.skip(f"a defect of {', '.join(defect.modes)} code: choose with --mode")
 
@@ -30,7 +30,7 @@ def skip_unless_seen(defect: KnownDefect, device: str, mode: str) -> None:
 @pytest.mark.parametrize("defect", KNOWN_DEFECTS, ids=lambda defect: defect.name)
 def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> None:
     skip_unless_seen(defect, device, mode)
-    assert judge.still_defective(defect), (
+    assert judge.still_defective(defect, device), (
         f"fixed: delete this entry ({defect.name} in equivalences/known_defects.py): "
         f"its witness is no longer outside the rule of aten::{defect.operation} and inside `as_is`"
     )

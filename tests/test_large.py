@@ -17,7 +17,6 @@ from equivalences.formats import FORMATS, truncate
 from equivalences.judge import Measurement
 from equivalences.model import Array, Identity, Problem
 from equivalences.rounding import Shadow, Tracker, assumptions
-from equivalences.rounding.assumptions import cascade_height
 from equivalences.rounding.reductions import summed
 from equivalences.rounding.tracker import Call
 
@@ -80,10 +79,8 @@ def test_thirty_million_rows(loss: Identity) -> None:
     for extreme in (copies.amin(0), copies.amax(0)):
         assert want.gradients["z"].decide(extreme.double().numpy(), followed.bound["gradient z"])[0].all()
 
-    if loss is CLASSES:
-        height = cascade_height(rows)
-    else:
-        height = assumptions("cpu").at_sum_height(rows, torch.get_num_threads())
+    sums = assumptions("cpu").sums
+    height = sums.nll(rows) if loss is CLASSES else sums.whole(rows, torch.get_num_threads())
     each = row_losses(loss, few)
     u = FORMATS["float32"].u
     call = Call(Tracker(), "sum", None, (), {}, torch.empty(0))

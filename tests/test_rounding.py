@@ -100,7 +100,7 @@ def test_sums_of_the_analysis_are_pairwise_along_every_dimension(dims: list[int]
     x = np.full((n, 3) if dims == [0] else (3, n), 0.1)
     x = np.asfortranarray(x) if dims is None else x
     terms = n if dims in ([0], [1]) else 3 * n
-    allowed = assumptions("cpu").at_sum_height(terms, threads=1) * u * terms * 0.1
+    allowed = assumptions("cpu").sums.whole(terms, threads=1) * u * terms * 0.1
     assert (abs(add_up(x, dims) - math.fsum([0.1] * terms)) <= allowed).all()
 
 

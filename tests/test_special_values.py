@@ -27,6 +27,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_special_value(entry: SpecialValue, fmt: str, device: str, mode: str) -> None:
     if not execute.exists(Form(entry.call, needs=entry.needs)):
         pytest.skip(f"this torch has no torch.{entry.needs}")
+    if outcomes.ends_the_process(entry, device):
+        pytest.skip("on CUDA an assertion in the kernel, after which this process could run nothing else there")
     found = outcomes.broken(entry, fmt, device, mode, execute.torch_version())
     assert not found, f"{entry.operation}, {entry.name}: {special.outcome(entry.outcome)} is right, and this {found}"
 

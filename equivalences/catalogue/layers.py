@@ -223,8 +223,8 @@ module_call = Identity(
             "nn.Tanh()",
             "nn.ReLU()",
             "nn.LogSoftmax(dim=1)",
-            "nn.Linear(x.shape[1], x.shape[1], dtype=x.dtype)",
-            "nn.Sequential(nn.Linear(x.shape[1], 5), nn.Sigmoid(), nn.Linear(5, x.shape[1])).to(x.dtype)",
+            "nn.Linear(x.shape[1], x.shape[1]).to(x)",
+            "nn.Sequential(nn.Linear(x.shape[1], 5), nn.Sigmoid(), nn.Linear(5, x.shape[1])).to(x)",
         )
     ),
 )
@@ -290,6 +290,7 @@ dropout_kept = Identity(
                 "kept = F.dropout(torch.ones_like(z), drop) > 0\n"
                 "torch.where(kept, out, z / (1 - drop) + out)",
                 label=dropout,
+                dense_on=("cuda",),  # where the numbers that a seed draws depend on how they lie in memory
             )
             for dropout in ("F.dropout(z, drop)", "nn.Dropout(drop)(z)", "torch.dropout(z, drop, True)")
         ),
@@ -305,7 +306,7 @@ dropout_relu = Identity(
     wrt=(),
     bitwise=True,
     forms=tuple(
-        Form(f"torch.manual_seed(seed)\na = {first}\ntorch.manual_seed(seed)\nb = {second}\na == b")
+        Form(f"torch.manual_seed(seed)\na = {first}\ntorch.manual_seed(seed)\nb = {second}\na == b", dense_on=("cuda",))
         for first, second in (
             ("F.relu(F.dropout(z, drop))", "F.dropout(F.relu(z), drop)"),
             ("nn.Sequential(nn.Dropout(drop), nn.ReLU())(z)", "nn.Sequential(nn.ReLU(), nn.Dropout(drop))(z)"),

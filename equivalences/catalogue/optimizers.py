@@ -20,6 +20,7 @@ def stepped(optimizer: str, options: str, state: str, result: str) -> tuple[Form
             f"w.requires_grad_().grad = d\n"
             f"a = torch.optim.{optimizer}([w], lr, {options}{kind})\n{state}a.step()\n{result}",
             label=f"{optimizer}({kind.removeprefix(', ')})",
+            dense_on=("cuda",) if "fused" in kind else (),
         )
         for kind in KINDS
     )
@@ -137,7 +138,9 @@ def _adam_identity(name: str, optimizer: str, source: str, decoupled: bool = Fal
                 optimizer,
                 f"(beta1, beta2), eps, weight_decay, {amsgrad}, maximize=maximize",
                 "if step:\n"
-                "    a.state[w] = {'step': torch.tensor(float(step)), 'exp_avg': m, 'exp_avg_sq': v" + top + "}\n",
+                "    a.state[w] = {'step': torch.tensor(float(step), device=w.device), 'exp_avg': m, 'exp_avg_sq': v"
+                + top
+                + "}\n",
                 f"torch.stack((w.detach(), a.state[w]['exp_avg'], a.state[w]['exp_avg_sq']{tops}), 1)",
             ),
             Form(by_hand, label="by hand"),

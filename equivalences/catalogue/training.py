@@ -79,7 +79,7 @@ LOSSES = {
     "by hand": f"-({TARGET} * torch.log(F.softmax(x @ W.T + b, dim=1))).sum(1).mean()",
 }
 MODULE = (
-    "m = nn.Linear(W.shape[1], W.shape[0], dtype=x.dtype)\n"
+    "m = nn.Linear(W.shape[1], W.shape[0]).to(x)\n"
     "m.load_state_dict({'weight': W, 'bias': b})\n"
     "nn.CrossEntropyLoss()(m(x), y).backward()\n"
     "W, b = m.weight, m.bias\n"

@@ -139,7 +139,7 @@ def _measurement(m: Measurement) -> list[str]:
 
 def _rows(m: Measurement, at: tuple[int, ...], spacing: float) -> list[list[str]]:
     rows = [["", "form", "got", "exact", "error", "allowance", "error/allowance", "verdict"]]
-    for form in judge.forms(m.identity, m.problem.format, m.layout):
+    for form in judge.forms(m.identity, m.problem.format, m.layout, m.device, m.mode):
         if form is m.form:
             found: Judgement | None = m
         else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from equivalences.formats import FORMATS
-from equivalences.invariance import BATCH, CASES, COLUMNS, COUNTS, DRAWN, QUANTITIES, SCALE, measured
+from equivalences.invariance import BATCH, CASES, COLUMNS, COUNTS, DRAWN, QUANTITIES, RUNS, SCALE, measured
 from equivalences.report import markdown
+from equivalences.report.environment import device_name
 
 _BATCHES = ", ".join(map(str, COUNTS))
 _HEAD = f"""# Does a row's result depend on where it stands?
@@ -17,15 +18,20 @@ Invariance is a matter of its own: every number below is within its allowance, a
 bits at another place of its batch, or with another number of threads.
 
 {DRAWN} rows of {COLUMNS} normal logits (scale {SCALE}) are each repeated to batches of {_BATCHES} rows;
-one batch of 2^{BATCH.bit_length() - 1} rows is computed with one thread and with two.  What is known to vary is listed
-in `equivalences/invariance.py`; anything else fails `tests/test_invariance.py`.
+one batch of 2^{BATCH.bit_length() - 1} rows is computed with one thread and with two (on an accelerator, {RUNS} times).
+What is known to vary is listed in `equivalences/invariance.py`; anything else fails `tests/test_invariance.py`.
 """
-_MARKS = {"position": "p", "threads": "t"}
+_MARKS = {"position": "p", "threads": "t", "run": "r"}
 
 
-def page() -> str:
+def page(device: str = "cpu") -> str:
     """The whole page, measured on this machine; a dot is "the same bits"."""
-    differs = set(measured())
+    return f"{_HEAD}\n{table(device)}\n"
+
+
+def table(device: str) -> str:
+    """The table of one device."""
+    differs = set(measured(device))
     columns = [(fmt, quantity) for fmt in FORMATS for quantity in QUANTITIES]
     rows = [
         [
@@ -37,8 +43,7 @@ def page() -> str:
         ]
         for case in CASES
     ]
-    said = (
-        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}: p: depends on the position of the row; "
-        "t: on the number of threads (1 or 2)"
-    )
-    return "\n".join([_HEAD, said, "", *markdown.table(["loss", *map(" ".join, columns)], rows)]).rstrip() + "\n"
+    where = torch.backends.cpu.get_cpu_capability() if device == "cpu" else device_name(device)
+    second = "t: on the number of threads (1 or 2)" if device == "cpu" else "r: on the run"
+    said = f"torch {torch.__version__}, {where}: p: depends on the position of the row; {second}"
+    return "\n".join([said, "", *markdown.table(["loss", *map(" ".join, columns)], rows)]).rstrip()

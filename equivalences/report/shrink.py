@@ -61,7 +61,8 @@ def _kept(problem: Problem, axes: dict[str, str], letter: str, keep: Array) -> P
             if letter in spelled:
                 item = item.take(keep, axis=spelled.index(letter))
             elif letter == last and item.dtype.kind == "i":  # labels count the classes that are left
-                item = np.where(item < 0, item, np.searchsorted(keep, item))
+                # ... and name one of them: out of range, they would end a GPU's process
+                item = np.where(item < 0, item, np.minimum(np.searchsorted(keep, item), len(keep) - 1))
         items[name] = item
     return Problem(problem.format, items)
 

@@ -54,6 +54,11 @@ def quotient(a: Shadow, b: Shadow) -> Shadow:
     return Shadow(v, unbounded(e, room <= 0))
 
 
+def parted(call: Call, x: Shadow, n: int) -> Shadow:
+    """A total divided by the number of its terms."""
+    return rounded(call, x.v / n, x.e / n, roundings=call.assume.by_number)
+
+
 def converted(a: Shadow, source: Tensor, target: Tensor) -> Shadow:
     """What `target` holds of `source`."""
     if not target.is_floating_point():
@@ -113,7 +118,7 @@ def _sum(call: Call, left: Any, right: Any, alpha: Any) -> Shadow:
     On the CPU everything but the last sum is in the format of the data (aten/.../ufunc/add.h: T; on CUDA opmath_t):
     in 16 bits, the number alpha and, outside of the vector body, its product.
     """
-    steps = call.format if call.tracker.device == "cpu" else call.arithmetic
+    steps = call.format if call.tracker.kind == "cpu" else call.arithmetic
     a, b = _term(call, left, steps), _term(call, right, steps)
     if abs(float(alpha)) == 1:
         b = Shadow(float(alpha) * b.v, b.e)
@@ -157,7 +162,10 @@ def _mul(call: Call) -> Shadow:
 def _div(call: Call) -> Shadow:
     if call.kwargs.get("rounding_mode"):
         raise NotImplementedError("a division with a rounding mode is a step function: no bound")
-    return rounded(call, *quotient(operand(call, call.args[0]), operand(call, call.args[1])))
+    a, b = call.args[:2]
+    number = not isinstance(b, Tensor) or (b.dim() == 0 and b.device.type == "cpu")
+    roundings = call.assume.by_number if number else 1.0
+    return rounded(call, *quotient(operand(call, a), operand(call, b)), roundings=roundings)
 
 
 @rule("reciprocal")

@@ -6,6 +6,7 @@ failure, and not the known defect.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -15,9 +16,9 @@ from torch import Tensor
 from equivalences import formats
 from equivalences.rounding.arithmetic import product, rounded
 from equivalences.rounding.arrays import as_array, held, unbounded
-from equivalences.rounding.assumptions import cascade_power
 from equivalences.rounding.elementary import CLOSE, add, logistic, mul, neg, one, sigmoid_kernel
-from equivalences.rounding.fused import log_of_sum, nll_loss
+from equivalences.rounding.fused import log_of_sum, nll_loss, softmax_backward
+from equivalences.rounding.summation import cascade_power, nll2d_blocks
 from equivalences.rounding.tracker import RULES, Call, Shadow
 
 
@@ -148,6 +149,11 @@ def foreach_mul_rounds_its_number(call: Call) -> list[Shadow]:
     return found
 
 
+def _shadows(found: Any) -> list[Shadow]:
+    assert isinstance(found, list)
+    return found
+
+
 def _folded_height(call: Call) -> int:
     """Additions on the way of a term where a level is folded at its rows' turn, unless just that row is ignored."""
     kept = as_array(call.args[1]) != call.args[4]
@@ -172,15 +178,40 @@ def _height_of_folds(kept: bytes, power: int) -> int:
 
 def nll_loss_skips_folds(call: Call) -> list[Shadow]:
     """An ignored row skips the fold of the cascade sum that falls on it."""
-    return nll_loss(call, _folded_height(call))
+    return nll_loss(call, _folded_height(call), call.format)
 
 
 def nll_loss_loses_weight(call: Call) -> list[Shadow]:
     """The number of rows, or their total weight, overflows the format (and folds are skipped)."""
-    loss, total = nll_loss(call, _folded_height(call))
+    loss, total = nll_loss(call, _folded_height(call), call.format)
     lost = total.v + total.e > call.format.max
     mean = lost & (call.args[3] == 1)
     return [Shadow(loss.v, unbounded(loss.e, mean)), Shadow(total.v, unbounded(total.e, lost))]
+
+
+def nll_loss_total_in_float16(call: Call) -> list[Shadow]:
+    """CUDA: the loss is a float32 quotient; what the backward pass divides by is float16, and may be inf."""
+    loss, total = _shadows(RULES[call.name](call))
+    return [loss, Shadow(total.v, unbounded(total.e, total.v + total.e > call.format.max))]
+
+
+def nll_loss2d_adds_blocks_in_storage(call: Call) -> list[Shadow]:
+    """CUDA: every block of threads rounds its part of the totals to 16 bits, and adds it to them in 16 bits."""
+    images, *pixels = call.args[1].shape
+    loss, total = nll_loss(call, nll2d_blocks(images, math.prod(pixels)) + 1, call.format, counted=False)
+    lost = total.v + total.e > call.format.max
+    return [Shadow(loss.v, unbounded(loss.e, lost & (call.args[3] == 1))), Shadow(total.v, unbounded(total.e, lost))]
+
+
+def softmax_backward_rounds_products(call: Call) -> Shadow:
+    """CUDA: grad * output is a 16-bit tensor before it is added up, and before the sum is taken from it."""
+    return softmax_backward(call, call.format)
+
+
+def tanh_backward_in_storage(call: Call) -> Shadow:
+    """CUDA: grad * (1 - y * y) with every step rounded to 16 bits."""
+    g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
+    return mul(call, g, add(call, one(), neg(mul(call, y, y))))
 
 
 def soft_margin_backward_by_difference(call: Call) -> Shadow:

@@ -13,7 +13,7 @@ import numpy as np
 from equivalences.formats import FORMATS
 from equivalences.model import Array
 from equivalences.rounding.arithmetic import clamped, exact, operand, product, quotient, rounded, selected
-from equivalences.rounding.arrays import doubtful, unbounded
+from equivalences.rounding.arrays import as_array, doubtful, unbounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
 _LARGE = 700.0  # exp(700) is finite in float64
@@ -376,3 +376,26 @@ def _leaky_relu_backward(call: Call) -> Shadow:
     low = rounded(call, *product(g, call.shadow(call.args[2])))
     doubt = doubtful((x.e > 0) & (abs(x.v) <= x.e))
     return Shadow(np.where(x.v > 0, g.v, low.v), np.where(x.v > 0, g.e, low.e) + doubt)
+
+
+# --- dropout, as accelerators have it: one operation -----------------------------------------------------------
+
+
+@rule("native_dropout")
+def _native_dropout(call: Call) -> list[Shadow | None]:
+    """x mask / (1 - p): the share kept, its reciprocal and the product are rounded (cuda/Dropout.cu)."""
+    x, p, u = call.shadow(call.args[0]), call.shadow(call.args[1]), call.arithmetic.u
+    if not call.arg(2, "train", True):
+        return [x, None]
+    share = Shadow(1 - p.v, p.e + u * (1 - p.v + p.e))
+    kept = as_array(call.out[1])
+    v, e = rounded(call, *product(x, quotient(one(), share)), roundings=2.0)
+    return [Shadow(np.where(kept, v, 0.0), np.where(kept, e, 0.0)), None]
+
+
+@rule("native_dropout_backward")
+def _native_dropout_backward(call: Call) -> Shadow:
+    """g mask scale, the scale being 1 / (1 - p)."""
+    g, kept = call.shadow(call.args[0]), as_array(call.args[1])
+    v, e = rounded(call, *product(g, call.shadow(call.args[2])))
+    return Shadow(np.where(kept, v, 0.0), np.where(kept, e, 0.0))

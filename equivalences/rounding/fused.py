@@ -16,7 +16,7 @@ from torch import Tensor
 
 from equivalences.formats import Format
 from equivalences.model import Array
-from equivalences.rounding.arithmetic import exact, placed, product, quotient, rounded
+from equivalences.rounding.arithmetic import exact, parted, placed, product, quotient, rounded
 from equivalences.rounding.arrays import add_up, along, as_array, held, put, spread, unbounded
 from equivalences.rounding.elementary import CLOSE, add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
 from equivalences.rounding.reductions import summed
@@ -75,7 +75,7 @@ def row_height(call: Call, x: Array, dim: int) -> int:
     """Additions on the way of a term along `dim`: lane by lane along the last dimension, one by one along others."""
     n = x.shape[dim]
     wide = call.arithmetic.precision > 24
-    return call.assume.row_height(n, wide) if dim % x.ndim == x.ndim - 1 else call.assume.sum_height(n)
+    return call.assume.sums.row(n, wide) if dim % x.ndim == x.ndim - 1 else call.assume.sums.any(n)
 
 
 @rule("_log_softmax")
@@ -115,16 +115,26 @@ def _log_softmax_backward(call: Call) -> Shadow:
 
 @rule("_softmax_backward_data")
 def _softmax_backward(call: Call) -> Shadow:
-    """(g - sum(g s)) s, in float32 for 16-bit data."""
+    return softmax_backward(call, call.arithmetic)
+
+
+def softmax_backward(call: Call, steps: Format) -> Shadow:
+    """(g - sum(g s)) s, or (cuda/SoftMax.cu) g s - s sum(g s), in float32 for 16-bit data; products in `steps`."""
     g, s = call.shadow(call.args[0]), call.shadow(call.args[1])
-    dim, u = call.args[2], call.arithmetic.u
+    dim, u, largest = call.args[2], call.arithmetic.u, call.arithmetic.max
     terms = product(g, s)
-    terms = Shadow(terms.v, terms.e + u * (abs(terms.v) + terms.e) + call.arithmetic.eta)
+    terms = Shadow(terms.v, terms.e + steps.u * (abs(terms.v) + terms.e) + steps.eta)
     total = _row_sum(call, terms, dim)
     rest = Shadow(g.v - total.v, g.e + total.e)
     size = abs(rest.v) + rest.e
-    rest = Shadow(rest.v, unbounded(rest.e + u * size, size > call.arithmetic.max))
-    return rounded(call, *product(rest, s))
+    if call.tracker.kind != "cuda":
+        rest = Shadow(rest.v, unbounded(rest.e + u * size, size > largest))
+        return rounded(call, *product(rest, s))
+    v, e = product(rest, s)  # the errors of s count as they do there: both formulas are one function of it
+    part = (abs(total.v) + total.e) * (abs(s.v) + s.e)
+    size = abs(terms.v) + terms.e
+    e = e + steps.u * size + steps.eta + u * part + call.arithmetic.eta
+    return rounded(call, v, unbounded(e, (size > min(steps.max, largest)) | (part > largest)), underflow=False)
 
 
 def _row_sum(call: Call, x: Shadow, dim: int) -> Shadow:
@@ -156,25 +166,27 @@ def _nll_weights(call: Call, weight: Tensor | None, target: Array, kept: Array) 
     return Shadow(*(np.where(kept, spread(part, tuple(weight.shape))[chosen], 0.0) for part in call.shadow(weight)))
 
 
-def _accumulated(call: Call, terms: Shadow, height: int) -> Shadow:
-    """A total with `height` additions on the way of a term, in the storage format; zeros (ignored rows) add exactly."""
+def _accumulated(terms: Shadow, height: int, steps: Format) -> Shadow:
+    """A total of `height` additions on the way of a term, each rounded to `steps`; zeros (ignored rows) add exactly."""
     size = abs(terms.v) + terms.e
     n = int((size > 0).sum())
-    hu = min(height, max(n - 1, 0)) * call.format.u
+    hu = min(height, max(n - 1, 0)) * steps.u
     e = add_up(terms.e) + (hu / (1 - hu) if hu < 1 else math.inf) * add_up(size)
     return Shadow(add_up(terms.v), e)
 
 
 @rule("nll_loss_forward", "nll_loss2d_forward")
 def _nll_loss(call: Call) -> list[Shadow]:
-    return nll_loss(call, call.assume.nll_height(call.args[1].numel()))
+    rows, sums = call.args[1], call.assume.sums
+    height = sums.nll(rows.numel()) if rows.dim() < 3 else sums.nll2d(rows.shape[0], math.prod(rows.shape[1:]))
+    return nll_loss(call, height, call.format if sums.nll_in_storage else call.arithmetic)
 
 
-def nll_loss(call: Call, height: int) -> list[Shadow]:
-    """-w_y x_y of each row; or their sum, of `height` additions, divided by that of w_y for the mean.
+def nll_loss(call: Call, height: int, steps: Format, counted: bool = True) -> list[Shadow]:
+    """-w_y x_y of each row; or their sum, of `height` additions in `steps`, divided by that of w_y for the mean.
 
-    The number of rows is known exactly, and rounded once.  It, or the total weight, is no result: no bound is lost
-    where it overflows.
+    The number of rows is known exactly, and rounded once (if not `counted`, it is added up like weights).  It, or the
+    total weight, is no result: no bound is lost where it overflows.
     """
     x, target = placed(call, call.args[1], call.shadow(call.args[0])), as_array(call.args[1])
     reduction, ignore_index = call.args[3], call.args[4]
@@ -189,17 +201,23 @@ def nll_loss(call: Call, height: int) -> list[Shadow]:
     if reduction == _NONE:
         e = unbounded(terms.e, abs(terms.v) + terms.e > call.format.max)
         return [Shadow(terms.v, e), exact(np.zeros(call.out[1].shape))]
-    total = _accumulated(call, terms, height)
-    total = Shadow(total.v, unbounded(total.e, (abs(terms.v) + terms.e).sum() > call.format.max))
-    if weighted:
-        count = _accumulated(call, w, height)
+    total = _accumulated(terms, height, steps)
+    total = Shadow(total.v, unbounded(total.e, (abs(terms.v) + terms.e).sum() > steps.max))
+    if call.name == "nll_loss2d_forward" and call.assume.sums.flushes(call.format):
+        total = Shadow(total.v, total.e + 2 * height * call.format.tiny)
+    if weighted or not counted:
+        count = _accumulated(w, height, steps)
     else:
         n = kept.sum(dtype=np.float64)
-        count = Shadow(n, u * n * (n > 2.0**call.format.precision))
-    if reduction == _SUM:
-        return [total, count]
-    v, e = quotient(total, count)
-    e = e + u * (abs(v) + e) + call.format.eta
+        count = Shadow(n, steps.u * n * (n > 2.0**steps.precision))
+    mean = reduction == _MEAN
+    v, e = quotient(total, count) if mean else total
+    if steps is not call.format:
+        held = u * (count.v + count.e) * (weighted or count.v > 2.0**call.format.precision)
+        found = rounded(call, v, e, roundings=float(mean), underflow=mean)
+        return [found, Shadow(count.v, count.e + held)]
+    if mean:
+        e = e + u * (abs(v) + e) + call.format.eta
     return [Shadow(v, e), count]
 
 
@@ -232,11 +250,9 @@ def _reduced(call: Call, terms: Shadow, reduction: int) -> Shadow:
     if reduction == _NONE:
         return terms
     n = terms.v.size
-    height = call.assume.at_sum_height(n, torch.get_num_threads())
-    v, e = summed(call, terms, list(range(terms.v.ndim)), False, height)
-    if reduction == _MEAN:
-        return rounded(call, v / n, e / n)
-    return rounded(call, v, e, roundings=0.0, underflow=False)
+    height = call.assume.sums.whole(n, torch.get_num_threads())
+    total = summed(call, terms, list(range(terms.v.ndim)), False, height)
+    return parted(call, total, n) if reduction == _MEAN else rounded(call, *total, roundings=0.0, underflow=False)
 
 
 def _weighted(call: Call, terms: Shadow, weight: Tensor | None) -> Shadow:
@@ -314,8 +330,7 @@ def _stepwise(call: Call, v: Array, e: Array, steps: Array | float) -> Shadow:
 def _mean_of(call: Call, terms: Shadow) -> Shadow:
     if call.arg(4, "reduction", _MEAN) != _MEAN:
         return terms
-    n = terms.v.size
-    return rounded(call, terms.v / n, terms.e / n)
+    return parted(call, terms, terms.v.size)
 
 
 def _log_loss_slope(x: Shadow, t: Shadow) -> Shadow:

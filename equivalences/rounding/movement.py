@@ -146,7 +146,7 @@ def _scatter(call: Call) -> Shadow:
 
 @rule("scatter_add")
 def _scatter_add(call: Call) -> Shadow:
-    return placed(call, call.args[2], _accumulated(call, call.shadow(call.args[0]), *_places(call)))
+    return placed(call, call.args[2], _accumulated(call, call.shadow(call.args[0]), *_places(call), atomic=True))
 
 
 @rule("index_put", "_index_put_impl")
@@ -164,7 +164,7 @@ def _index_add(call: Call) -> Shadow:
         b = rounded(call, *product(b, selected(call, alpha)))
     b = Shadow(-b.v, b.e) if alpha == -1 else b
     every = (slice(None),) * (call.args[1] % max(a.v.ndim, 1))
-    return placed(call, call.args[2], _accumulated(call, a, (*every, as_array(call.args[2])), b))
+    return placed(call, call.args[2], _accumulated(call, a, (*every, as_array(call.args[2])), b, atomic=True))
 
 
 def _replaced(a: Shadow, where: Any, b: Shadow) -> Shadow:
@@ -173,8 +173,11 @@ def _replaced(a: Shadow, where: Any, b: Shadow) -> Shadow:
     return Shadow(v, e)
 
 
-def _accumulated(call: Call, a: Shadow, where: Any, b: Shadow) -> Shadow:
-    """A scatter that adds: k terms meeting in one place cost k additions in the storage format."""
+def _accumulated(call: Call, a: Shadow, where: Any, b: Shadow, atomic: bool = False) -> Shadow:
+    """A scatter that adds: k terms meeting in one place cost k additions in the storage format.
+
+    `atomic`: an accelerator may do each of them in memory, as an operation of its own.
+    """
 
     def added(x: Array, y: Array) -> Array:
         x = np.array(x, dtype=np.float64)
@@ -182,7 +185,10 @@ def _accumulated(call: Call, a: Shadow, where: Any, b: Shadow) -> Shadow:
         return x
 
     v, e, size = added(a.v, b.v), added(a.e, b.e), added(abs(a.v) + a.e, abs(b.v) + b.e)
-    return _met(call, v, e, size, added(abs(a.v) + a.e > 0, abs(b.v) + b.e > 0))
+    terms = added(abs(a.v) + a.e > 0, abs(b.v) + b.e > 0)
+    if atomic and call.assume.sums.flushes(call.format):
+        e = e + 2 * terms * call.format.tiny
+    return _met(call, v, e, size, terms)
 
 
 def _met(call: Call, v: Array, e: Array, size: Array, terms: Array) -> Shadow:

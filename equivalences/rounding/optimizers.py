@@ -16,7 +16,7 @@ from torch import Tensor
 
 from equivalences.rounding import arithmetic, elementary, reductions  # noqa: F401  (the rules that are repeated)
 from equivalences.rounding.arithmetic import lerp
-from equivalences.rounding.elementary import add, div, mul, neg, sqrt
+from equivalences.rounding.elementary import add, div, mul, neg, one, sqrt
 from equivalences.rounding.tracker import RULES, Call, Rule, Shadow, rule
 
 _EACH = ("add", "sub", "mul", "div", "neg", "lerp", "addcmul", "addcdiv", "sqrt", "maximum", "zero")
@@ -110,18 +110,40 @@ def adam_step(
     lr, beta1, beta2, decay = (call.tracker.coefficient(options[k]) for k in ("lr", "beta1", "beta2", "weight_decay"))
     g = neg(g) if options["maximize"] else g
     if decay and call.name == "_fused_adamw":
-        w = mul(inner, w, inner.shadow(1 - lr * decay))
+        if call.tracker.kind == "cuda":
+            w = add(inner, w, neg(mul(inner, mul(inner, inner.shadow(lr), inner.shadow(decay)), w)))
+        else:
+            w = mul(inner, w, inner.shadow(1 - lr * decay))
     elif decay:
         g = add(inner, g, mul(inner, w, inner.shadow(decay)))
-    m = lerp(inner, m, g, inner.shadow(1 - beta1))
-    v = add(inner, mul(inner, v, inner.shadow(beta2)), mul(inner, mul(inner, g, inner.shadow(1 - beta2)), g))
+    if call.tracker.kind == "cuda":  # takes the decay rates in its own arithmetic, and computes with them there
+        b1, b2 = inner.shadow(beta1), inner.shadow(beta2)
+        m = add(inner, mul(inner, m, b1), mul(inner, g, _rest(inner, b1)))
+        v = add(inner, mul(inner, v, b2), mul(inner, mul(inner, g, g), _rest(inner, b2)))
+        rate = div(inner, inner.shadow(lr), _rest(inner, _power(inner, b1, step)))
+        correction = sqrt(inner, _rest(inner, _power(inner, b2, step)))
+    else:
+        m = lerp(inner, m, g, inner.shadow(1 - beta1))
+        v = add(inner, mul(inner, v, inner.shadow(beta2)), mul(inner, mul(inner, g, inner.shadow(1 - beta2)), g))
+        rate, correction = inner.shadow(lr / (1 - beta1**step)), inner.shadow((1 - beta2**step) ** 0.5)
     largest = v
     if top is not None:
         largest = top = Shadow(np.maximum(top.v, v.v), np.maximum(top.e, v.e))
-    root = div(inner, sqrt(inner, largest), inner.shadow((1 - beta2**step) ** 0.5))
-    below = add(inner, root, inner.shadow(options["eps"]))
-    change = div(inner, mul(inner, m, inner.shadow(lr / (1 - beta1**step))), below)
-    return add(inner, w, neg(change)), m, v, top
+    below = add(inner, div(inner, sqrt(inner, largest), correction), inner.shadow(options["eps"]))
+    return add(inner, w, neg(div(inner, mul(inner, m, rate), below))), m, v, top
+
+
+def _rest(inner: Call, x: Shadow) -> Shadow:
+    """1 - x."""
+    return add(inner, one(), neg(x))
+
+
+def _power(inner: Call, x: Shadow, n: float) -> Shadow:
+    """x to the power of n, for x from 0 to 1."""
+    v = x.v**n
+    return arithmetic.rounded(
+        inner, v, np.minimum(x.v + x.e, 1.0) ** n - v, roundings=inner.assume.relative("pow", 1.0)
+    )
 
 
 @rule("_fused_adam", "_fused_adamw")

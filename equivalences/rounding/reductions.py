@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equivalences import formats
 from equivalences.model import Array
-from equivalences.rounding.arithmetic import converted, rounded
+from equivalences.rounding.arithmetic import converted, parted, rounded
 from equivalences.rounding.arrays import add_up, along, as_array, doubtful, numbers, put, spread, unbounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
@@ -47,13 +47,13 @@ def _sum_over(call: Call, mean: bool, height: int | None = None) -> Shadow:
     x, source = call.shadow(call.args[0]), call.args[0]
     dims = dims_of(x.v, call.arg(1, "dim"))
     n = count(x.v, dims)
-    height = call.assume.at_sum_height(n, torch.get_num_threads()) if height is None else height
+    height = call.assume.sums.whole(n, torch.get_num_threads()) if height is None else height
     keep = bool(call.arg(2, "keepdim", False))
     if not source.is_floating_point() or formats.of(source.dtype).precision > call.format.precision:
         x = converted(x, source, call.out)  # on the CPU, each number by itself
     total = summed(call, x, dims, keep, height)
     if mean:
-        return rounded(call, total.v / n, total.e / n)
+        return parted(call, total, n)
     found = rounded(call, *total, roundings=0.0, underflow=False)
     if source.is_floating_point():
         return found
@@ -88,7 +88,7 @@ def sum_in_order(call: Call) -> Shadow:
     """A sum or mean of numbers that do not lie evenly in memory: piece after piece is added to the result."""
     x = call.args[0]
     dims = dims_of(x, call.arg(1, "dim"))
-    height = None if evenly(x, dims) else call.assume.sum_height(count(x, dims))
+    height = None if evenly(x, dims) else call.assume.sums.any(count(x, dims))
     return _sum_over(call, call.name == "mean", height)
 
 

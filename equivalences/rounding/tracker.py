@@ -195,6 +195,7 @@ class Tracker(TorchDispatchMode):
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # not annotated in torch
+        self.kind = self.device.partition(":")[0]
         self.assume: Assumptions = assumptions(self.device)
         self.operations: set[str] = set()
         self.steps: list[Step] = []

@@ -80,14 +80,14 @@ TABLE = (
             linear(
                 f"a target too large{options}",
                 items={"x": [[1.0, 0.0]], "W": HEAD, "y": [2], **MEAN},
-                outcome=Raises(IndexError, "Target 2 is out of bounds"),
+                outcome=Raises(IndexError, "Target 2 is out of bounds", asserted=True),
                 why="classes are 0 and 1",
                 deviations=refused,
             ),
             linear(
                 f"a negative target{options}",
                 items={"x": [[1.0, 0.0]], "W": HEAD, "y": [-1], **MEAN},
-                outcome=Raises(IndexError, "Target -1 is out of bounds"),
+                outcome=Raises(IndexError, "Target -1 is out of bounds", asserted=True),
                 why="only ignore_index may be negative",
                 deviations=refused,
             ),
