@@ -285,12 +285,14 @@ def run(
     mode: str = "eager",
     fmt: str | None = None,
     track: bool = True,
+    held: str = "",
     as_is: Mapping[str, Rule] | None = None,
     history: bool = False,
 ) -> Outcome:
     """Runs a form on a problem: value, and gradient under the upstream gradient ``g`` if the identity judges one.
 
-    `track` follows the run with the error analysis (eager only: compiled code cannot be traced).
+    `track` follows the run with the error analysis (eager only: compiled code cannot be traced); `held` is the mode
+    that its bounds are for.
     """
     plan, rows = LAYOUTS[layout], rows_of(identity, problem)
     items = arguments(identity, problem, layout, device, fmt)
@@ -302,7 +304,7 @@ def run(
             call = compiled(form, names, (fmt or problem.format, layout, device))
     else:
         call = function(form, names)
-    tracker = Tracker(device=device, as_is=as_is or {}, history=history) if track else None
+    tracker = Tracker(device=device, mode=held or mode, as_is=as_is or {}, history=history) if track else None
 
     def both() -> dict[str, Tensor]:
         value = call(**items)

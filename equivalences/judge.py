@@ -102,18 +102,24 @@ Judgement = Measurement | Crash
 
 
 @lru_cache(maxsize=256)
-def reference_run(identity: Identity, problem: Problem, layout: str, device: str) -> Outcome:
-    """The reference form's run, followed: its bound is the contract."""
-    return execute.run(identity, identity.reference, problem, layout=layout, device=device)
+def reference_run(identity: Identity, problem: Problem, layout: str, device: str, mode: str = "eager") -> Outcome:
+    """The reference form's run, followed: its bound, for code of this mode, is the contract."""
+    return execute.run(identity, identity.reference, problem, layout=layout, device=device, held=mode)
 
 
 @lru_cache(maxsize=16)
-def _as_is(
-    identity: Identity, form: Form, problem: Problem, layout: str, device: str, defects: tuple[KnownDefect, ...]
-) -> Outcome:
+def _as_is(trial: Trial, defects: tuple[KnownDefect, ...]) -> Outcome:
     """A form followed by what known defects, one an operation, say that the kernels really do."""
     as_is = {defect.operation: defect.as_is for defect in defects}
-    return execute.run(identity, form, problem, layout=layout, device=device, as_is=as_is)
+    return execute.run(
+        trial.identity,
+        trial.form,
+        trial.problem,
+        layout=trial.layout,
+        device=trial.device,
+        held=trial.mode,
+        as_is=as_is,
+    )
 
 
 @lru_cache(maxsize=256)
@@ -186,9 +192,10 @@ def measure(
     trial = Trial(identity, form, problem, layout, device, mode)
     try:
         if form is identity.reference and not identity.bitwise:
-            run = reference_run(identity, problem, layout, device)
+            run = reference_run(identity, problem, layout, device, mode)
         else:
-            run = execute.run(identity, form, problem, layout=layout, device=device, track=not identity.bitwise)
+            track = not identity.bitwise
+            run = execute.run(identity, form, problem, layout=layout, device=device, track=track, held=mode)
         got = run.got
         if mode == "compiled":
             compiled = execute.run(identity, form, problem, layout=layout, device=device, mode=mode, track=False)
@@ -202,7 +209,7 @@ def measure(
         contract = own
     else:
         own = run.bound
-        contract = own if form is identity.reference else reference_run(identity, problem, layout, device).bound
+        contract = own if form is identity.reference else reference_run(identity, problem, layout, device, mode).bound
     return [_judged(trial, run.operations, name, numbers, own[name], contract[name]) for name, numbers in got.items()]
 
 
@@ -278,7 +285,7 @@ def excused(
     for some in (*alone, *together):
         if not left.any():
             break
-        run = _as_is(trial.identity, form, problem, trial.layout, trial.device, some)
+        run = _as_is(trial, some)
         explained = left & ball.decide(got, run.bound[quantity])[0]
         if explained.any():
             met |= dict.fromkeys(defect.name for defect in some)

@@ -182,7 +182,6 @@ KNOWN_DEFECTS = (
         "large in bfloat16",
         link="https://github.com/pytorch/pytorch/issues/61523",
         devices=("cuda",),
-        modes=("eager",),
         seen=("2.11.0",),
     ),
     KnownDefect(

@@ -42,6 +42,18 @@ def test_form(name: str, label: str, fmt: str) -> None:
         assert not judgement.failed, failure.text(judgement)
 
 
+def test_large_sums_are_held_to_the_order_of_the_compiler() -> None:
+    """4096 numbers one after the other are more than eager code may add up so, and no failure."""
+    identity = IDENTITIES["binary_cross_entropy_large_batch"]
+    form = next(form for form in identity.forms if form.label == "F.binary_cross_entropy_with_logits")
+    value = measured(identity, form, "float32")[0]
+    assert isinstance(value, Measurement)
+    assert not value.failed, failure.text(value)
+    eager = judge.measure(identity, form, value.problem, layout=value.layout)[0]
+    assert isinstance(eager, Measurement)
+    assert eager.own < value.error <= value.own < 0.01 * value.exact
+
+
 def test_eager_code_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)  # whoever compiled here before
     with execute.running("compiled"):

@@ -80,9 +80,9 @@ def bce_backward_with_floor(call: Call) -> Shadow:
         reach = reach * (abs(weight.v) + weight.e) * (1 + u)
     if call.arg(4, "reduction", 1) == 1:
         reach = reach / x.v.size * (1 + 2 * u)
+    # Near a pole the exact slope is no better known, in float64, than the rule's bound of it says.
     reach = (abs(shadow.v) + reach) * (1 + CLOSE) + 2 * call.format.eta
-    reach = np.where(below > 2 * floor, 0.0, reach)
-    return Shadow(shadow.v, np.maximum(shadow.e, reach))
+    return Shadow(shadow.v, shadow.e + np.where(below > 2 * floor, 0.0, reach))
 
 
 def fused_ignores_strides(call: Call) -> list[Shadow]:

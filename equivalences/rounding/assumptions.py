@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 
-from equivalences.rounding.summation import Blocks, Cascades, Sums
+import torch
+from torch.torch_version import TorchVersion
+
+from equivalences.rounding.summation import Blocks, Cascades, Chunks, Sums
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,16 @@ _DEVICES = {
 _OTHER = replace(_DEVICES["cpu"], sums=Sums())
 
 
-def assumptions(device: str) -> Assumptions:
-    """The assumptions for a device type ("cpu", "cuda", ...).
+@lru_cache(maxsize=16)
+def assumptions(device: str, mode: str = "eager") -> Assumptions:
+    """The assumptions for a device type ("cpu", "cuda", ...), and for "eager" or "compiled" code.
 
-    An unlisted accelerator is held to the CPU's functions, and may add up in any order.
+    An unlisted accelerator is held to the CPU's functions, and may add up in any order.  Compiled code is held to the
+    eager kernels, but for the order of its sums on the CPU.
     """
-    return _DEVICES.get(device.partition(":")[0], _OTHER)
+    kind = device.partition(":")[0]
+    found = _DEVICES.get(kind, _OTHER)
+    if (kind, mode) != ("cpu", "compiled"):
+        return found
+    in_chunks = TorchVersion(torch.__version__) >= "2.11"  # 2.8 adds up lane by lane without end
+    return replace(found, sums=Chunks() if in_chunks else Sums())

@@ -178,7 +178,11 @@ def _accumulated(terms: Shadow, height: int, steps: Format) -> Shadow:
 @rule("nll_loss_forward", "nll_loss2d_forward")
 def _nll_loss(call: Call) -> list[Shadow]:
     rows, sums = call.args[1], call.assume.sums
-    height = sums.nll(rows.numel()) if rows.dim() < 3 else sums.nll2d(rows.shape[0], math.prod(rows.shape[1:]))
+    short = call.format.precision < call.arithmetic.precision
+    if rows.dim() < 3:
+        height = sums.nll(rows.numel(), short)
+    else:
+        height = sums.nll2d(rows.shape[0], math.prod(rows.shape[1:]), short)
     return nll_loss(call, height, call.format if sums.nll_in_storage else call.arithmetic)
 
 

@@ -39,13 +39,13 @@ class Sums:
         """A row of n numbers, adjacent in memory, inside a kernel; `wide`: of float64."""
         return self.any(n)
 
-    def nll(self, n: int) -> int:
-        """The total of nll_loss over n rows."""
+    def nll(self, n: int, short: bool = False) -> int:
+        """The total of nll_loss over n rows; `short`: of 16-bit numbers."""
         return self.any(n)
 
-    def nll2d(self, images: int, pixels: int) -> int:
+    def nll2d(self, images: int, pixels: int, short: bool = False) -> int:
         """The total of nll_loss2d over so many images of so many pixels each."""
-        return self.nll(images * pixels)
+        return self.nll(images * pixels, short)
 
 
 # --- the CPU: cascades, in vectors -----------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ class Cascades(Sums):
         """vec::map_reduce_all: lane by lane, then the lanes."""
         return min(self.any(n), max(-(-n // lanes) + lanes for lanes in (_VECTORS[:3] if wide else _VECTORS[1:4])))
 
-    def nll(self, n: int) -> int:
+    def nll(self, n: int, short: bool = False) -> int:
         return cascade_height(n)
 
 
@@ -105,6 +105,32 @@ def cascade_power(n: int) -> int:
     return max(4, math.ceil(math.log2(max(n, 1))) // 8)
 
 
+@dataclass(frozen=True)
+class Chunks(Cascades):
+    """Compiled code on the CPU (torch/csrc/inductor/cpp_prefix.h, cascade_sum_combine): every sum in one way.
+
+    Lane by lane, or number by number: 4096 one after the other, then such chunks in a tree whose levels are added up;
+    then the lanes, and the threads.  In 16 bits it is float32 that is added up so, and nll_loss is held to storage.
+    """
+
+    def _chunks(self, n: int, threads: int) -> int:
+        levels = (-(-n // _CHUNK)).bit_length()
+        return min(self.any(n), _CHUNK + 2 * levels + _VECTORS[-1] + threads)
+
+    def whole(self, n: int, threads: int) -> int:
+        return self._chunks(n, threads)
+
+    def row(self, n: int, wide: bool) -> int:
+        return self._chunks(n, 1)
+
+    def nll(self, n: int, short: bool = False) -> int:
+        return super().nll(n) if short else self._chunks(n, _MOST_THREADS)
+
+
+_CHUNK = 4096
+_MOST_THREADS = 256  # whose sums are added up one after the other
+
+
 # --- CUDA: threads of a block, then a tree ---------------------------------------------------------------------------
 
 _WARP = 32  # threads; a warp, and then the warps of a block, are added up in a tree of 5 + 5 levels
@@ -130,12 +156,12 @@ class Blocks(Sums):
         """A warp at least shares a row; then a tree, or (cunn_SoftMaxForward) 32 sums of each warp, 32 of the block."""
         return min(self.any(n), -(-n // _WARP) + 2 * _WARP)
 
-    def nll(self, n: int) -> int:
+    def nll(self, n: int, short: bool = False) -> int:
         """nll_loss_forward_reduce_cuda_kernel_2d: one block of n / 16 threads (32 to 1024), then a tree."""
         threads = min(max(1 << max((n // 16).bit_length() - 1, 0), 32), 1024)
         return min(self.any(n), -(-n // threads) + _TREE)
 
-    def nll2d(self, images: int, pixels: int) -> int:
+    def nll2d(self, images: int, pixels: int, short: bool = False) -> int:
         """nll_loss2d_forward_kernel: below 256 pixels a thread, a tree, then the blocks, in any order."""
         return min(self.any(images * pixels), min(pixels, 256) + _TREE + nll2d_blocks(images, pixels))
 

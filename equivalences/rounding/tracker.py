@@ -185,18 +185,20 @@ class _Stored:
 class Tracker(TorchDispatchMode):
     """The mode itself; enter it, `declare` the inputs, run, and ask for `shadow(out)`.
 
+    mode      "compiled" if the bounds are for code that a compiler makes of what is run here.
     as_is     rules that replace the registered ones for this run (see `model.KnownDefect`).
     history   keep every step, to name the first operation that exceeded its bound.
     """
 
     device: str = "cpu"
+    mode: str = "eager"
     as_is: Mapping[str, Rule] = field(default_factory=dict)
     history: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # not annotated in torch
         self.kind = self.device.partition(":")[0]
-        self.assume: Assumptions = assumptions(self.device)
+        self.assume: Assumptions = assumptions(self.device, self.mode)
         self.operations: set[str] = set()
         self.steps: list[Step] = []
         self._stored: dict[int, _Stored] = {}
