@@ -54,7 +54,7 @@ def quotient(a: Shadow, b: Shadow) -> Shadow:
     return Shadow(v, unbounded(e, room <= 0))
 
 
-def parted(call: Call, x: Shadow, n: int) -> Shadow:
+def averaged(call: Call, x: Shadow, n: int) -> Shadow:
     """A total divided by the number of its terms."""
     return rounded(call, x.v / n, x.e / n, roundings=call.assume.by_number)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from equivalences.formats import Format
 from equivalences.model import Array
-from equivalences.rounding.arithmetic import exact, parted, placed, product, quotient, rounded
+from equivalences.rounding.arithmetic import averaged, exact, placed, product, quotient, rounded
 from equivalences.rounding.arrays import add_up, along, as_array, held, put, spread, unbounded
 from equivalences.rounding.elementary import CLOSE, add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
 from equivalences.rounding.reductions import summed
@@ -256,7 +256,7 @@ def _reduced(call: Call, terms: Shadow, reduction: int) -> Shadow:
     n = terms.v.size
     height = call.assume.sums.whole(n, torch.get_num_threads())
     total = summed(call, terms, list(range(terms.v.ndim)), False, height)
-    return parted(call, total, n) if reduction == _MEAN else rounded(call, *total, roundings=0.0, underflow=False)
+    return averaged(call, total, n) if reduction == _MEAN else rounded(call, *total, roundings=0.0, underflow=False)
 
 
 def _weighted(call: Call, terms: Shadow, weight: Tensor | None) -> Shadow:
@@ -334,7 +334,7 @@ def _stepwise(call: Call, v: Array, e: Array, steps: Array | float) -> Shadow:
 def _mean_of(call: Call, terms: Shadow) -> Shadow:
     if call.arg(4, "reduction", _MEAN) != _MEAN:
         return terms
-    return parted(call, terms, terms.v.size)
+    return averaged(call, terms, terms.v.size)
 
 
 def _log_loss_slope(x: Shadow, t: Shadow) -> Shadow:

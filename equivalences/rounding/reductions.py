@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equivalences import formats
 from equivalences.model import Array
-from equivalences.rounding.arithmetic import converted, parted, rounded
+from equivalences.rounding.arithmetic import averaged, converted, rounded
 from equivalences.rounding.arrays import add_up, along, as_array, doubtful, numbers, put, spread, unbounded
 from equivalences.rounding.tracker import Call, Shadow, rule
 
@@ -53,7 +53,7 @@ def _sum_over(call: Call, mean: bool, height: int | None = None) -> Shadow:
         x = converted(x, source, call.out)  # on the CPU, each number by itself
     total = summed(call, x, dims, keep, height)
     if mean:
-        return parted(call, total, n)
+        return averaged(call, total, n)
     found = rounded(call, *total, roundings=0.0, underflow=False)
     if source.is_floating_point():
         return found
