@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from equivalences import judge, sweep
+from equivalences import devices, judge, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, IDENTITIES, PITFALLS
 from equivalences.known_defects import KNOWN_DEFECTS
@@ -219,8 +219,17 @@ def test_show_makes_a_report_of_a_known_defect(
     assert defect.why in out
     assert "OUTSIDE" in out
     assert "repeat with torch alone" in out
-    monkeypatch.setattr(judge, "witnessed", lambda defect: [])  # nothing is outside
+    monkeypatch.setattr(judge, "witnessed", lambda defect, device: [])  # nothing is outside
     assert "this torch does not have the defect" in command("show", defect.name)[1]
+
+
+def test_show_says_where_a_witness_can_be_seen(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "available", lambda: ("cpu",))
+    status, out, _ = command("show", "softmax-backward-16bit-products-cuda")
+    assert status == 0
+    assert "its witness needs a device that is not here: cuda" in out
 
 
 @pytest.mark.slow

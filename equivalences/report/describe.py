@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from equivalences import execute, judge
+from equivalences import devices, execute, judge
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES, PITFALLS
 from equivalences.execute import LAYOUTS
 from equivalences.judge import KNOWN, OUTSIDE, Measurement
@@ -143,8 +143,12 @@ def _defect(defect: KnownDefect) -> Iterator[str]:
     yield _field("link", defect.link or "none: no thread about it was found")
     yield _field("where", f"{_all(defect.formats)}; {_all(defect.devices)}; {_all(defect.modes)}")
     yield _field("seen in", f"torch {_all(defect.seen)}" + (f"; gone from {defect.fixed} on" if defect.fixed else ""))
+    here = next((device for device in defect.devices if device in devices.available()), "")
+    if not here:
+        yield from ("", f"its witness needs a device that is not here: {_all(defect.devices)}")
+        return
     yield from ("", "its witness here, judged as if nobody knew", "")
-    for met in judge.witnessed(defect):
+    for met in judge.witnessed(defect, here):
         if isinstance(met, Measurement) and np.isin(met.verdict, (KNOWN, OUTSIDE)).any():
             unknown = replace(met, verdict=np.where(met.verdict == KNOWN, OUTSIDE, met.verdict), defects=())
             yield failure.text(unknown, shrink=False)
