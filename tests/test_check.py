@@ -131,7 +131,6 @@ def test_right_is_right_in_every_region(fn: Any, followed: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own import
 def test_compiled_code_is_what_is_judged() -> None:
     # A few seconds: one graph forward and one backward, and one without gradients.
     from torch._dynamo.utils import counters

@@ -91,21 +91,15 @@ CASES = (
     ),
     *(
         Case(
-            f"sigmoid backward, {dtype}",
-            (drawn(4000, dtype=dtype), torch.sigmoid(randn(4000, seed=1)).to(dtype)),
-            ATEN.sigmoid_backward,
-            lambda g, y: g * (1 - y) * y,
-            {"sigmoid_backward": as_is.sigmoid_backward_in_storage},
+            f"{name} backward, {dtype}",
+            (drawn(4000, dtype=dtype), getattr(torch, name)(randn(4000, seed=1)).to(dtype)),
+            getattr(ATEN, f"{name}_backward"),
+            on_cuda,
+            {f"{name}_backward": rule},
         )
-        for dtype in (bf16, f16)
-    ),
-    *(
-        Case(
-            f"tanh backward, {dtype}",
-            (drawn(4000, dtype=dtype), torch.tanh(randn(4000, seed=1)).to(dtype)),
-            ATEN.tanh_backward,
-            lambda g, y: g * (1 - y * y),
-            {"tanh_backward": as_is.tanh_backward_in_storage},
+        for name, on_cuda, rule in (
+            ("sigmoid", lambda g, y: g * (1 - y) * y, as_is.sigmoid_backward_in_storage),
+            ("tanh", lambda g, y: g * (1 - y * y), as_is.tanh_backward_in_storage),
         )
         for dtype in (bf16, f16)
     ),

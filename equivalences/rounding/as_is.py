@@ -136,8 +136,7 @@ def fused_sgd_skips_blocks(call: Call) -> list[Shadow]:
 
 def foreach_mul_rounds_its_number(call: Call) -> list[Shadow]:
     """In place, a number is rounded to the 16-bit format before it is used: mul_ makes it the first operand."""
-    found = RULES["_foreach_mul"](call)
-    assert isinstance(found, list)
+    found = _shadows(RULES["_foreach_mul"](call))
     if not call.func._schema.is_mutable:
         return found
     factors = call.args[1] if isinstance(call.args[1], (list, tuple)) else [call.args[1]] * len(found)

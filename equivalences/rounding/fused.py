@@ -217,9 +217,9 @@ def nll_loss(call: Call, height: int, steps: Format, counted: bool = True) -> li
     mean = reduction == _MEAN
     v, e = quotient(total, count) if mean else total
     if steps is not call.format:
-        held = u * (count.v + count.e) * (weighted or count.v > 2.0**call.format.precision)
+        lost = u * (count.v + count.e) * (weighted or count.v > 2.0**call.format.precision)
         found = rounded(call, v, e, roundings=float(mean), underflow=mean)
-        return [found, Shadow(count.v, count.e + held)]
+        return [found, Shadow(count.v, count.e + lost)]
     if mean:
         e = e + u * (abs(v) + e) + call.format.eta
     return [Shadow(v, e), count]
