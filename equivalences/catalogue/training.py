@@ -254,6 +254,7 @@ full_batch_gradient = Identity(
 
 _LOADER = "torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=batch"
 _SLICES = "[(x[i : i + batch], y[i : i + batch]) for i in range(0, len(x), batch)]"
+_COPIES = "[(x[i : i + batch].clone(), y[i : i + batch]) for i in range(0, len(x), batch)]"
 _BATCHES = {
     "DataLoader(shuffle=False)": f"{_LOADER}, shuffle=False)",
     "DataLoader()": f"{_LOADER})",
@@ -283,8 +284,9 @@ data_loader = Identity(
 
 data_loader_epoch = Identity(
     name="data_loader_epoch",
-    statement=r"\text{an epoch over an unshuffled DataLoader gives the parameters of an epoch over slices, bitwise}",
-    source="torch.utils.data.DataLoader documentation",
+    # Copies, since a slice begins anywhere in memory: on some processors MKL rounds its products otherwise then.
+    statement=r"\text{an epoch over an unshuffled DataLoader gives the parameters of one over copied slices, bitwise}",
+    source="torch.utils.data.DataLoader documentation; oneMKL, Conditional Numerical Reproducibility (alignment)",
     domain=ONE,
     spec=lambda p: [1 for _ in flat([p.W, p.b])],
     out="P",
@@ -300,9 +302,9 @@ data_loader_epoch = Identity(
             "        F.cross_entropy(F.linear(u, w, c), v).backward()\n"
             "        a.step()\n"
             "    return torch.cat((w.detach().flatten(), c.detach()))\n"
-            f"one, other = epoch({_BATCHES['DataLoader(shuffle=False)']}), epoch({_SLICES})\n"
+            f"one, other = epoch({_BATCHES['DataLoader(shuffle=False)']}), epoch({_COPIES})\n"
             "(one == other) | (one.isnan() & other.isnan())",
-            label=f"{optimizer}: DataLoader = slices",
+            label=f"{optimizer}: DataLoader = copied slices",
         )
         for optimizer in ("SGD", "Adam", "AdamW")
     ),
