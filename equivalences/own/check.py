@@ -81,6 +81,7 @@ def check(
         Judge(
             case, case.form(fn, name), case.form(audit.eager(fn), name), device,
             Expected(own, deterministic, no_grad=of in LOSSES), shape is None,
+            "eager" if audit.eager(fn) is fn else "compiled",
         )
         for case in cases(fn, of, supports, reduction, layouts)
     ]  # fmt: skip

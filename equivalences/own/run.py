@@ -167,25 +167,29 @@ def _name(dtype: torch.dtype) -> str:
 
 
 @lru_cache(maxsize=1024)
-def contract(identity: Identity, problem: Problem, layout: str, device: str) -> Mapping[str, Array]:
+def contract(
+    identity: Identity, problem: Problem, layout: str, device: str, mode: str = "eager"
+) -> Mapping[str, Array]:
     """What the reference's arithmetic allows; for a gradient also if it is stored under upstream 1, and then scaled.
+
+    In compiled code its sums may be added up in the order of the compiler.
 
     A fused kernel computes the gradient in its forward pass, stores it, and multiplies it by what comes from above:
     one rounding more, of the gradient itself, than autograd has.
     """
-    bounds = dict(execute.run(identity, identity.reference, problem, layout=layout, device=device).bound)
+    bounds = dict(execute.run(identity, identity.reference, problem, layout=layout, device=device, held=mode).bound)
     if identity.wrt and identity.out in ("", "R"):
-        for name, scaled in _stored(identity, problem, layout, device).items():
+        for name, scaled in _stored(identity, problem, layout, device, mode).items():
             bounds[name] = np.where(np.isfinite(scaled), np.fmax(bounds[name], scaled), bounds[name])
     return bounds
 
 
-def _stored(identity: Identity, problem: Problem, layout: str, device: str) -> dict[str, Array]:
+def _stored(identity: Identity, problem: Problem, layout: str, device: str, mode: str) -> dict[str, Array]:
     plan, rows = LAYOUTS[layout], execute.rows_of(identity, problem)
     items = execute.arguments(identity, problem, layout, device)
     upstream = items.pop("g")
     leaves = {name: items[name].requires_grad_() for name in identity.wrt}
-    tracker = Tracker(device=device)
+    tracker = Tracker(device=device, mode=mode)
     for item in (*items.values(), upstream):
         if isinstance(item, Tensor):
             tracker.declare(item)

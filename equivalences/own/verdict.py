@@ -71,6 +71,7 @@ class Judge:
     device: str
     expected: Expected
     shrinks: bool
+    mode: str  # whose order of sums the bounds are for
     insides: Insides | None = None
     counts: dict[tuple[str, str, int], Array] = field(default_factory=dict)
     ratios: dict[tuple[str, str, int], float] = field(default_factory=dict)
@@ -145,7 +146,7 @@ class Judge:
 
     def _judged(self, problem: Problem, layout: str, got: Mapping[str, Array]) -> Iterator[Judged]:
         identity = self.case.identity
-        allowed = contract(identity, problem, layout, self.device)
+        allowed = contract(identity, problem, layout, self.device, self.mode)
         met = {name: judge.decide(identity, problem, name, numbers, allowed[name]) for name, numbers in got.items()}
         run = None
         if not self.opaque and any((verdict != judge.INSIDE).any() for verdict, _, _ in met.values()):
@@ -171,7 +172,7 @@ class Judge:
         mine, _, ball = judge.decide(self.case.identity, problem, quantity, got, run.bound[quantity])
         beyond = (mine == judge.OUTSIDE) | ((mine == judge.UNDECIDED) & (verdict == OUTSIDE))
         left = np.where(beyond & (verdict != RIGHT), judge.OUTSIDE, judge.INSIDE)
-        trial = judge.Trial(self.case.identity, self.followed, problem, layout, self.device)
+        trial = judge.Trial(self.case.identity, self.followed, problem, layout, self.device, self.mode)
         left, defects = judge.excused(trial, run.operations, quantity, ball, got, left)
         excess = np.where(mine == judge.UNBOUNDED, UNBOUNDED, UNSTABLE)  # where nothing speaks for it or against it
         within = np.where(verdict == OUTSIDE, excess, np.where(mine == judge.INSIDE, RIGHT, verdict))
@@ -180,7 +181,9 @@ class Judge:
 
     def _followed(self, problem: Problem, layout: str) -> Outcome | None:
         try:
-            return execute.run(self.case.identity, self.followed, problem, layout=layout, device=self.device)
+            return execute.run(
+                self.case.identity, self.followed, problem, layout=layout, device=self.device, held=self.mode
+            )
         except Exception:  # it cannot be followed here
             return None
 
@@ -266,7 +269,13 @@ class Judge:
             return self._likened(found, place)
         what = found.quantity
         follow = partial(
-            execute.run, self.case.identity, self.followed, found.problem, layout=found.layout, device=self.device
+            execute.run,
+            self.case.identity,
+            self.followed,
+            found.problem,
+            layout=found.layout,
+            device=self.device,
+            held=self.mode,
         )
         if verdict in (UNSTABLE, UNBOUNDED):
 
@@ -286,11 +295,11 @@ class Judge:
         """What can be said of an opaque implementation: why it is one, and whether PyTorch's function is no better."""
         said = f"opaque: {self.opaque or 'its operations could not be followed here'}"
         identity, what = self.case.identity, found.quantity
-        trial = judge.Trial(identity, identity.reference, found.problem, found.layout, self.device)
+        trial = judge.Trial(identity, identity.reference, found.problem, found.layout, self.device, self.mode)
         _, _, ball = judge.decide(identity, found.problem, what, found.got, found.contract)
         only = np.full(found.verdict.shape, judge.INSIDE)
         only[place] = judge.OUTSIDE
-        operations = judge.reference_run(identity, found.problem, found.layout, self.device).operations
+        operations = judge.reference_run(identity, found.problem, found.layout, self.device, self.mode).operations
         only, names = judge.excused(trial, operations, what, ball, found.got, only)
         if only[place] == judge.KNOWN:
             said += f"; {identity.reference.label} may be as far off here, by its known defect {', '.join(names)}"
