@@ -225,8 +225,8 @@ def decide(
         unsettled = (verdict == UNDECIDED) | (cheap & (verdict == OUTSIDE))
         if not unsettled.any():
             break
-        if identity.domain.elementwise and not unsettled.all():  # a few of 65,280 inputs, say
-            where = np.flatnonzero(unsettled)
+        if identity.by_row and not unsettled.all():  # a few of 65,280 inputs, say
+            where = np.flatnonzero(unsettled.reshape(len(unsettled), -1).any(axis=1))
             ball = ball.patched(
                 where, _balls(identity, some_rows(problem, identity.domain.axes, where), precision)[quantity]
             )

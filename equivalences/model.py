@@ -90,7 +90,6 @@ class Domain:
     locate    problem -> array of int, one a row (axis ``R``), or one number for the whole: index into `regions`.
     exhaustive  format -> problems that together hold every finite input (16-bit formats; elsewhere, and where there are
               too many inputs: none).
-    elementwise  every row is a number, and its output and gradient are its own affair.
     """
 
     name: str
@@ -101,7 +100,6 @@ class Domain:
     locate: Callable[[Problem], Array]
     layouts: tuple[str, ...] = ("contiguous", "strided", "inner")
     exhaustive: Callable[[str], list[Problem]] = lambda format: []
-    elementwise: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +148,7 @@ class Identity:
     bitwise   the outputs must equal the specification exactly: no allowance at all.
     counts_rows  the specification, a total over rows, takes ``times``, how often each occurs: the oracle is asked about
               one row of each only, and batches of many rows are cheap to judge.
+    mixes_rows   a row of the output depends on other rows too, or on how many there are (if `out` has rows at all).
     """
 
     name: str
@@ -162,6 +161,7 @@ class Identity:
     wrt: tuple[str, ...] = ("z",)
     bitwise: bool = False
     counts_rows: bool = False
+    mixes_rows: bool = False
     regions: tuple[str, ...] | None = None
     formats: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
     layouts: tuple[str, ...] | None = None
@@ -169,6 +169,13 @@ class Identity:
     @property
     def reference(self) -> Form:
         return self.forms[0]
+
+    @property
+    def by_row(self) -> bool:
+        """Whether every row's output, and its gradients, are its own affair: the oracle may be asked row by row."""
+        if self.mixes_rows:
+            return False
+        return all(axes.startswith("R") for axes in (self.out, *map(self.domain.axes.__getitem__, self.wrt)))
 
 
 @dataclass(frozen=True, eq=False)

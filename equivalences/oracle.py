@@ -25,6 +25,7 @@ class Exact:
     gradients: Mapping[str, Enclosure]
 
 
+@lru_cache(maxsize=64)
 def evaluate(identity: Identity, problem: Problem, precision: int = 128, upstream: bool = True) -> Exact:
     """The exact value of `identity.spec` and, under the upstream gradient ``g``, its exact gradients.
 
@@ -32,22 +33,24 @@ def evaluate(identity: Identity, problem: Problem, precision: int = 128, upstrea
     int and bool as nested lists of Python's, everything else as it is.  Without ``g`` or `upstream`: no gradients.
     `precision` is in bits; the last 64 results are kept.
 
-    A specification that counts its rows gets one of each, with ``times``: how often it occurs.
+    Of rows that are equal the specification gets one, where every row is its own affair; or where it counts them, with
+    ``times``: how often each occurs.
     """
-    if not identity.counts_rows:
+    if not (identity.counts_rows or identity.by_row):
         return _evaluate(identity, problem, precision, upstream)
     once, order = _distinct(identity, problem)
-    found = _evaluate(identity, once, precision, upstream)
-    axes = identity.domain.axes
+    if once is problem:
+        return _evaluate(identity, problem, precision, upstream)
+    found, axes = _evaluate(identity, once, precision, upstream), identity.domain.axes
     return Exact(
-        found.value,
+        found.value.take(order) if identity.by_row else found.value,
         MappingProxyType({n: e.take(order) if axes[n][0] == "R" else e for n, e in found.gradients.items()}),
     )
 
 
 @lru_cache(maxsize=16)
 def _distinct(identity: Identity, problem: Problem) -> tuple[Problem, npt.NDArray[np.int64]]:
-    """The problem with one row of each, ``times`` beside them, and which of these each row is."""
+    """The problem with one row of each (if they are counted, ``times`` beside them), and which of these each row is."""
     rows = {n: item for n, item in problem.items.items() if identity.domain.axes.get(n, "").startswith("R")}
     table = np.concatenate([item.reshape(len(item), -1).astype(np.float64) for item in rows.values()], axis=1)
     mixed = np.ldexp(table, -60) @ np.random.default_rng(0).random(table.shape[1])  # far from overflow
@@ -55,10 +58,13 @@ def _distinct(identity: Identity, problem: Problem) -> tuple[Problem, npt.NDArra
     if not np.array_equal(table[first][order], table):  # two rows met by chance
         _, first, order, times = np.unique(table, axis=0, return_index=True, return_inverse=True, return_counts=True)
     items = {n: item[first] if n in rows else item for n, item in problem.items.items()}
-    return Problem(problem.format, items | {"times": times}), order.reshape(-1)
+    if identity.counts_rows:
+        items |= {"times": times}
+    elif len(first) == len(table):
+        return problem, order
+    return Problem(problem.format, items), order.reshape(-1)
 
 
-@lru_cache(maxsize=64)
 def _evaluate(identity: Identity, problem: Problem, precision: int, upstream: bool) -> Exact:
     wrt = identity.wrt if upstream and "g" in problem.items else ()
     with working_precision(precision):

@@ -14,7 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from equivalences import enclosure, exact, oracle
+from equivalences.catalogue import IDENTITIES
 from equivalences.model import Identity, Problem
+from equivalences.problems.rows import some_rows
 
 MAX = float(np.finfo(np.float64).max)
 NAIVE_BITS = 6000  # e**-2000 beside 1 leaves 3000 bits
@@ -23,7 +25,7 @@ SHARP = 100  # bits of relative accuracy that every formula must have left at 12
 
 def identity(spec: Callable[[Any], Any], wrt: tuple[str, ...] = ("z",)) -> Identity:
     domain: Any = None
-    return Identity("test", "", "", domain, spec, (), wrt=wrt)
+    return Identity("test", "", "", domain, spec, (), wrt=wrt, mixes_rows=True)
 
 
 def of(
@@ -321,6 +323,19 @@ def test_evaluate_keeps_shapes_names_and_plain_values() -> None:
         oracle.evaluate(identity(spec, wrt=("t",)), problem)
     with pytest.raises(ValueError, match="ragged"):
         oracle.evaluate(identity(lambda p: [p.z[0], p.z[0][0]]), problem)
+
+
+@pytest.mark.parametrize("one", [one for one in IDENTITIES.values() if one.by_row], ids=lambda one: one.name)
+def test_the_rows_of_an_identity_that_is_asked_row_by_row_are_their_own_affair(one: Identity) -> None:
+    def shape(problem: Problem) -> tuple[int, ...]:
+        return np.shape(next(iter(problem.items.values())))
+
+    problem = max((edge for edge in one.domain.edges("float32") if shape(edge)[0] < 64), key=shape)
+    order = np.array([-1, 0, -1])
+    whole, some = (oracle.evaluate(one, p) for p in (problem, some_rows(problem, one.domain.axes, order)))
+    assert np.array_equal(whole.value.nearest[order], some.value.nearest)
+    for name, gradient in some.gradients.items():
+        assert np.array_equal(whole.gradients[name].nearest[order], gradient.nearest)
 
 
 def test_precision_comes_back_after_an_error() -> None:

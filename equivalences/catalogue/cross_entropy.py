@@ -199,6 +199,7 @@ cross_entropy_gradient = Identity(
         for row, y in zip(p.z, p.y, strict=True)
     ],
     out="RC",
+    mixes_rows=True,
     forms=(
         Form(
             "s = F.softmax(z, dim).scatter(dim, y.unsqueeze(dim), 0)\n"

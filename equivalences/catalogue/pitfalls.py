@@ -89,6 +89,7 @@ softmax_down_the_batch = Identity(
         list(row) for row in zip(*(exact.softmax(column) for column in zip(*p.z, strict=True)), strict=True)
     ],
     out="RC",
+    mixes_rows=True,
     forms=(Form("F.softmax(z, 0)"), Form("F.softmax(z.t(), 1).t()")),
 )
 

@@ -176,15 +176,18 @@ softmax_keeps_argmax = Identity(
     ),
 )
 
+
+def _product(s: list[exact.Number], g: list[exact.Number]) -> list[exact.Number]:
+    mean = exact.dot(g, s)
+    return [s_i * (g_i - mean) for s_i, g_i in zip(s, g, strict=True)]
+
+
 softmax_vjp = Identity(
     name="softmax_vjp",
     statement=r"J^T g = s \odot (g - \textstyle\sum_i g_i s_i), \quad s = \mathrm{softmax}(z)",
     source="aten/src/ATen/native/cpu/SoftMaxKernel.cpp, softmax backward",
     domain=ROWS,
-    spec=lambda p: [
-        [s_i * (g_i - exact.dot(g, s)) for s_i, g_i in zip(s, g, strict=True)]
-        for s, g in ((exact.softmax(row), g) for row, g in zip(p.z, p.g, strict=True))
-    ],
+    spec=lambda p: [_product(exact.softmax(row), g) for row, g in zip(p.z, p.g, strict=True)],
     out="RC",
     wrt=(),
     forms=(

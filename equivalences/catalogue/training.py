@@ -270,6 +270,7 @@ data_loader = Identity(
     domain=ONE,
     spec=lambda p: [[i // p.batch, y, *x] for i, (x, y) in enumerate(zip(p.x, p.y, strict=True))],
     out="RX",
+    mixes_rows=True,
     wrt=(),
     bitwise=True,
     forms=tuple(

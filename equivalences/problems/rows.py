@@ -152,6 +152,8 @@ WEIGHTS: dict[str, Callable[[Array], Array]] = {
     "zero": lambda v: 0 * v,
 }
 
+DISTINCT = 32  # rows of a problem, about: all others repeat them
+
 SMOOTHING = (0.0, 0.1, 0.5, 1.0, None)  # None: any number
 POSITIVE = (1.0, 2.0, 0.5, 3.0, 50.0, None)
 
@@ -211,8 +213,12 @@ class Rows:
 
 
 def expand(recipe: Recipe, fmt: Format, kinds: dict[str, Kind]) -> Rows:
-    """The rows that the codes give; beyond the last code the kinds come again, most of them with fresh entropy."""
+    """The rows that the codes give; beyond the last code the kinds come again, most of them with fresh entropy.
+
+    After `DISTINCT` rows they are the same again: that many are cheap to draw, and few of them to ask the oracle about.
+    """
     turn, place = np.divmod(np.arange(recipe.rows), len(recipe.codes))
+    turn = turn % -(-DISTINCT // len(recipe.codes))
     code = np.array(recipe.codes, dtype=np.uint64)[place]
     kind, entropy = code % np.uint64(16) % np.uint64(len(kinds)), code // np.uint64(16)
     fresh = (turn > 0) & (entropy % np.uint64(4) != 0)

@@ -87,7 +87,7 @@ def scalars(
         layouts=layouts,
     )
     edges = found.edges if out else lambda format: _with_lone_rows(found, found.edges(format))
-    return replace(found, edges=edges, exhaustive=exhaustive, elementwise=out == "R")
+    return replace(found, edges=edges, exhaustive=exhaustive)
 
 
 def _with_lone_rows(domain: Domain, edges: list[Problem]) -> list[Problem]:
