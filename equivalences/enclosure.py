@@ -24,7 +24,7 @@ class Enclosure:
 
     `hi` is the float64 nearest to the midpoint, `lo` the float64 nearest to the rest, `radius` an upper bound.
     An exact infinity has hi = +-inf and radius 0.  Numbers near the subnormals of float64 are scaled up by 2**shift,
-    so that an error is known to a fraction of the spacing there too.
+    so that an error is known to a fraction of the spacing there too (`shift` 0: none is).
     """
 
     hi: Float64
@@ -35,7 +35,9 @@ class Enclosure:
     @property
     def nearest(self) -> Float64:
         """The exact values, rounded to float64."""
-        return np.asarray(np.ldexp(self.hi, -np.asarray(self.shift)), dtype=np.float64)
+        if isinstance(self.shift, int):
+            return self.hi
+        return np.asarray(np.ldexp(self.hi, -self.shift), dtype=np.float64)
 
     def take(self, order: npt.NDArray[np.int64]) -> Enclosure:
         """The rows `order` of these numbers."""
@@ -60,7 +62,7 @@ class Enclosure:
             return self._error(np.asarray(got, dtype=np.float64))
 
     def _error(self, x: Float64) -> tuple[Float64, Float64]:
-        if not np.any(self.shift):
+        if isinstance(self.shift, int):
             return self._distance(x)
         lower, upper = self._distance(self._scaled(x))
         back = np.negative(self.shift)
@@ -80,7 +82,7 @@ class Enclosure:
         with np.errstate(all="ignore"):
             lower, upper = self._error(np.asarray(got, dtype=np.float64))
             within, beyond = upper <= allowance, lower > allowance
-            if np.any(self.shift):  # what is decided at full resolution, a fraction of the spacing of subnormals
+            if not isinstance(self.shift, int):  # decided at full resolution, a fraction of the spacing of subnormals
                 low, high = self._distance(self._scaled(np.asarray(got, dtype=np.float64)))
                 allowed = np.ldexp(allowance, self.shift)
                 near = np.isfinite(high) & np.isfinite(allowed)
@@ -103,9 +105,9 @@ class Enclosure:
         upper = (t + slack) * (1 + _SLACK) + _ETA
         same = size == 0
         lower, upper = np.where(same, 0.0, lower), np.where(same, self.radius, upper)
-        finite = np.isfinite(x) & np.isfinite(self.hi) & np.isfinite(self.radius)
-        if finite.all() and np.isfinite(s).all():
+        if np.logical_and.reduce(np.isfinite(s) & np.isfinite(self.radius), axis=None):  # and so are x and hi
             return lower, upper
+        finite = np.isfinite(x) & np.isfinite(self.hi) & np.isfinite(self.radius)
         # Overflow: |x - hi| > max although both are finite, and |lo| < max / 4.
         high = np.isinf(s)
         lower = np.where(high, np.maximum(0.0, _BINARY64.max / 2 - self.radius), lower)
@@ -123,13 +125,14 @@ _TINY, _SHIFT, _FAR = 2.0**-900, 600, 2.0**400
 
 def _split(v: arb) -> tuple[float, float, float, int]:
     """hi, lo, the radius of what lo is rounded from (0 only if that is exactly 0), and the shift of one ball."""
-    if v.is_finite() and not v.is_zero() and abs(float(v.abs_upper())) < _TINY:
-        return *_parts(v * arb(2) ** _SHIFT), _SHIFT
-    return *_parts(v), 0
-
-
-def _parts(v: arb) -> tuple[float, float, float]:
     hi = float(v)
+    if abs(hi) < 2 * _TINY and v.is_finite() and not v.is_zero() and float(v.abs_upper()) < _TINY:
+        v = v * arb(2) ** _SHIFT
+        return *_parts(v, float(v)), _SHIFT
+    return *_parts(v, hi), 0
+
+
+def _parts(v: arb, hi: float) -> tuple[float, float, float]:
     if not math.isfinite(hi):
         if math.isinf(hi) and not v.is_finite() and v.is_exact():
             return hi, 0.0, 0.0
@@ -148,7 +151,10 @@ def enclose(balls: Iterable[arb], shape: tuple[int, ...]) -> Enclosure:
     u, eta = _BINARY64.u, _BINARY64.eta
     radius = np.where((lo == 0) & (radius == 0), 0.0, (radius + u * np.abs(lo)) * (1 + 8 * u) + 4 * eta)
     hi, lo, radius = (np.array(x).reshape(shape) for x in (hi, lo, radius))
-    moved = shift.astype(np.int64).reshape(shape)
-    for column in (hi, lo, radius, moved):
+    for column in (hi, lo, radius):
         column.setflags(write=False)  # results are cached and shared
+    if not shift.any():
+        return Enclosure(hi, lo, radius)
+    moved = shift.astype(np.int64).reshape(shape)
+    moved.setflags(write=False)
     return Enclosure(hi, lo, radius, moved)

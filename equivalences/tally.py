@@ -9,7 +9,7 @@ import numpy as np
 
 from equivalences import execute
 from equivalences.judge import INSIDE, KNOWN, Crash, Judgement
-from equivalences.model import Identity, Problem
+from equivalences.model import Array, Identity, Problem
 
 
 @dataclass
@@ -20,6 +20,14 @@ class Worst:
     form: str = ""
     region: str = ""
     problem: Problem | None = None
+
+
+_LARGEST = np.finfo(np.float64).max
+
+
+def _counted(ratio: Array) -> Array:
+    """Ratios as they are added up, in one dimension: nan is none, and the largest number is large enough."""
+    return np.minimum(np.fmax(ratio, 0.0), _LARGEST).ravel()
 
 
 COUNTS = ("judged", "informative", "bounded", "stable", "known")  # the first fields of a cell: what adds up
@@ -68,12 +76,13 @@ class Tally:
             return
         m = judgement
         kind = m.quantity.partition(" ")[0]
-        ratio = np.nan_to_num(np.where(m.verdict == INSIDE, m.ratio, 0.0), nan=0.0).ravel()
+        ratio = _counted(np.where(m.verdict == INSIDE, m.ratio, 0.0))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            contract = np.nan_to_num(np.where(np.isfinite(m.contract), m.error / m.contract, 0.0), nan=0.0).ravel()
+            contract = _counted(np.where(np.isfinite(m.contract), m.error / m.contract, 0.0))
         stable = (m.error <= m.contract) | np.isinf(m.contract)
-        counted = [np.ones(m.got.shape, dtype=bool), m.informative, np.isfinite(m.own), stable, m.verdict == KNOWN]
-        flags = np.stack(counted).reshape(len(COUNTS), -1)
+        flags = np.ones((len(COUNTS), m.got.size), dtype=bool)  # judged: all of them
+        for row, each in zip(flags[1:], (m.informative, np.isfinite(m.own), stable, m.verdict == KNOWN), strict=True):
+            row[:] = each.ravel()
         self.numbers += m.got.size
         got = np.where(np.isnan(m.got), np.nan, m.got).tobytes()  # one nan is as good as another
         self.fingerprints[m.form.label, m.quantity] = zlib.crc32(
@@ -86,7 +95,7 @@ class Tally:
             if not present >> index & 1:
                 continue
             here = (bits & 1 << index).astype(bool)
-            top, of_contract = (float(np.max(x, where=here, initial=0.0)) for x in (ratio, contract))
+            top, of_contract = (float(np.maximum.reduce(x, where=here, initial=0.0)) for x in (ratio, contract))
             judged, informative, bounded, within, known = np.count_nonzero(flags & here, axis=1).tolist()
             seen = Cell(judged, informative, bounded, within, known, top, of_contract)
             self.cells.setdefault((m.form.label, kind, region), Cell()).add(seen)

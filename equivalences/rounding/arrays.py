@@ -51,6 +51,8 @@ def unbounded(e: Array, where: Any) -> Array:
 
 def sure(v: Array, e: Array) -> Array:
     """A bound of `v`: none of what is no number, and none that is nan itself; an exact infinity is off by nothing."""
+    if np.logical_and.reduce(np.isfinite(v) & (e < math.inf), axis=None):  # nearly always: cheap
+        return e
     return np.where((np.isfinite(v) | (np.isinf(v) & (e == 0))) & (e < math.inf), e, math.inf)
 
 
@@ -77,10 +79,14 @@ def add_up(x: Array, dims: Sequence[int] | None = None, keepdim: bool = False) -
 
 def along(index: Array, dim: int) -> tuple[Array, ...]:
     """Where `index`, along `dim`, points to in an array of as many dimensions (what gather and scatter mean by it)."""
-    n = index.ndim
-    places = [np.arange(size).reshape((-1,) + (1,) * (n - 1 - d)) for d, size in enumerate(index.shape)]
+    places = list(_places(index.shape))
     places[dim] = index
     return tuple(places)
+
+
+@lru_cache(maxsize=256)
+def _places(shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return tuple(np.ogrid[tuple(slice(size) for size in shape)]) if shape else ()
 
 
 def put(x: Array, dim: int, index: Array, values: Array | float) -> Array:

@@ -144,19 +144,27 @@ def _tensors(tree: Any) -> list[Tensor]:
     return found
 
 
+class _Described(NamedTuple):
+    """What an operator is: namespace, packet name without the in-place underscore, whether it writes into an argument.
+
+    composite   it is one only in name, made of others; autograd has taken it apart, unless it is left out.
+    """
+
+    namespace: str
+    name: str
+    mutates: bool
+    composite: bool
+
+
 @lru_cache(maxsize=4096)
-def _described(func: Any) -> tuple[str, str, bool]:
-    """Namespace, packet name without the in-place underscore, and whether an operator writes into an argument."""
+def _described(func: Any) -> _Described:
     name, mutates = func._schema.name.partition("::")[2], func._schema.is_mutable
-    return func.namespace, name[:-1] if mutates and name.endswith("_") else name, mutates
-
-
-@lru_cache(maxsize=4096)
-def _composite(func: Any) -> bool:
-    """Whether an operator is one only in name, made of others; autograd has taken it apart, unless it is left out."""
+    name = name[:-1] if mutates and name.endswith("_") else name
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-    return bool(composite) and _described(func)[1] not in RULES
+    return _Described(func.namespace, name, mutates, bool(composite) and name not in RULES)
 
+
+_FOLLOWED = ("aten", "prims", "profiler")
 
 Geometry = tuple[torch.Size, tuple[int, ...], Any]
 
@@ -165,18 +173,18 @@ def _geometry(tensor: Tensor) -> Geometry:
     return tensor.size(), tensor.stride(), tensor.storage_offset()
 
 
-def _view(flat: Array, geometry: Geometry) -> Array:
+def _view(whole: Array, geometry: Geometry) -> Array:
     """What a tensor of this geometry shows of its storage's shadow."""
     size, stride, offset = geometry
     if 0 in size:
         return np.empty(size)
-    return np.ndarray(size, flat.dtype, flat, 8 * offset, [8 * step for step in stride])
+    return np.ndarray(size, whole.dtype, whole, 8 * offset, [8 * step for step in stride])
 
 
 @dataclass(slots=True)
 class _Stored:
     storage: torch.UntypedStorage  # kept alive: its address is the key
-    v: Array  # number by number, as they lie in the storage
+    v: Array  # as the numbers lie in the storage, contiguous, in the shape of `whole` if there is one
     e: Array
     whole: Geometry | None  # of a tensor that covers the storage
 
@@ -228,7 +236,7 @@ class Tracker(TorchDispatchMode):
             return Shadow(v, np.zeros(v.shape))
         geometry = _geometry(tensor)
         if geometry == stored.whole:
-            return Shadow(stored.v.reshape(geometry[0]), stored.e.reshape(geometry[0]))
+            return Shadow(stored.v, stored.e)
         return Shadow(_view(stored.v, geometry), _view(stored.e, geometry))
 
     def write(self, tensor: Tensor, shadow: Shadow) -> None:
@@ -244,7 +252,7 @@ class Tracker(TorchDispatchMode):
         else:
             whole = geometry == stored.whole
         if whole:
-            self._stored[storage._cdata] = _Stored(storage, v.ravel(), e.ravel(), geometry)
+            self._stored[storage._cdata] = _Stored(storage, np.asarray(v, order="C"), np.asarray(e, order="C"), geometry)
             return
         if stored is None:
             size = storage.nbytes() // tensor.element_size()
@@ -264,13 +272,14 @@ class Tracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func.namespace not in ("aten", "prims", "profiler"):
+        what = _described(func)
+        if what.namespace not in _FOLLOWED:
             return self._inside(func, args, kwargs)
-        if _composite(func):
+        if what.composite:
             with self:
                 return func.decompose(*args, **kwargs)
         out = func(*args, **kwargs)
-        self._follow(func, args, kwargs, out)  # below autograd: nothing here is recorded
+        self._follow(func, what, args, kwargs, out)  # below autograd: nothing here is recorded
         return out
 
     def _inside(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -284,9 +293,11 @@ class Tracker(TorchDispatchMode):
         with self:
             return func.redispatch(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, backend)), *args, **kwargs)
 
-    def _follow(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
-        namespace, name, mutates = _described(func)
-        if namespace == "profiler":
+    def _follow(
+        self, func: Any, what: _Described, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
+    ) -> None:
+        name, mutates = what.name, what.mutates
+        if what.namespace == "profiler":
             return
         results = _tensors(out)
         if results and results[0].is_meta:
