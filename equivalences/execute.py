@@ -129,7 +129,7 @@ def layout_code(identity: Identity, problem: Problem, layout: Layout, name: str)
     """The expression that lays out item `name`, in terms of ``x``."""
     axes = identity.out if name == "g" else identity.domain.axes.get(name, "")
     code = {"RC": layout.rows_classes, "R": layout.rows, "": "x"}.get(axes, layout.other)
-    return code.replace("{a}", str(_divisor(rows_of(identity, problem))))
+    return code.replace("{a}", str(_divisor(rows_of(identity, problem)))) if "{a}" in code else code
 
 
 _NAMES = {"torch": torch, "F": F, "nn": nn, "math": math}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from equivalences import check, execute
 from equivalences.choices import Unknown
+from equivalences.model import Problem
 from equivalences.own import run
 from equivalences.own.losses import LOSSES, WrongCall
 from equivalences.own.report import CheckFailed, Report
@@ -131,16 +132,34 @@ def test_right_is_right_in_every_region(fn: Any, followed: bool) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_code_is_what_is_judged() -> None:
-    # A few seconds: one graph forward and one backward, and one without gradients.
+def test_compiled_code_is_what_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One graph with gradients, and one without.  What the compiler makes of such graphs is judged in test_compiled.py.
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
     counters.clear()
-    report = check(torch.compile(by_log_softmax), **{**BRIEF, "examples": 2}, shape=(42, 3))
+    held, contract = set(), run.contract
+
+    def seen(*args: Any) -> Any:
+        held.add(args[-1])
+        return contract(*args)
+
+    monkeypatch.setattr("equivalences.own.verdict.contract", seen)
+    fn = torch.compile(by_log_softmax, backend="aot_eager")
+    report = check(fn, **{**BRIEF, "examples": 2}, shape=(42, 3))
     assert counters["stats"]["unique_graphs"] == 2
     report.raise_if_failed()
     assert not report.opaque
+    assert held == {"compiled"}
+
+
+def test_a_compiled_sum_may_be_added_up_in_the_order_of_the_compiler() -> None:
+    (case,) = LOSSES["cross_entropy"].cases((), "mean", ())
+    few = case.identity.domain.edges("float32")[4]
+    order = np.arange(3000) % len(few["z"])
+    problem = Problem("float32", {**few.items, "z": few["z"][order], "y": few["y"][order]})
+    eager, compiled = (run.contract(case.identity, problem, "contiguous", "cpu", mode) for mode in execute.MODES)
+    assert (compiled["value"] > eager["value"]).all()
 
 
 def test_binary_and_identities() -> None:

@@ -42,7 +42,7 @@ _PLACES = {
 
 
 @rule(
-    "clone", "contiguous", "cat", "stack", "gather", "index_select", "index", "take_along_dim", "flip", "roll",
+    "cat", "stack", "gather", "index_select", "index", "take_along_dim", "flip", "roll",
     "repeat", "slice_backward", "select_backward", "embedding", "masked_select", "diagonal_backward", "tril", "triu",
     "lift_fresh_copy", "masked_scatter", "masked_select_backward", "masked_scatter_backward",
 )  # fmt: skip
@@ -57,6 +57,11 @@ def _move(call: Call) -> Shadow:
 
     found = Shadow(moved(0), moved(1))
     return found if at is None else placed(call, call.args[at], found)
+
+
+@rule("clone", "contiguous")
+def _clone(call: Call) -> Shadow:
+    return call.shadow(call.args[0])
 
 
 @rule("constant_pad_nd")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from equivalences.formats import Format
 
@@ -70,6 +71,7 @@ class Cascades(Sums):
         return cascade_height(n)
 
 
+@lru_cache(maxsize=4096)
 def at_sum_height(n: int, lanes: int) -> int:
     """Additions on the way of a term of at::sum in one thread, in vectors of `lanes` numbers (aten/.../SumKernel.cpp).
 
@@ -86,6 +88,7 @@ def at_sum_height(n: int, lanes: int) -> int:
     return height + 3 + 3 + 3 + 2 * lanes + 1
 
 
+@lru_cache(maxsize=4096)
 def cascade_height(n: int) -> int:
     """Additions that round a term on its way through ATen's cascade sum of 8 levels (aten/.../native/LossNLL.cpp).
 

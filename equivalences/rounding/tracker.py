@@ -252,7 +252,9 @@ class Tracker(TorchDispatchMode):
         else:
             whole = geometry == stored.whole
         if whole:
-            self._stored[storage._cdata] = _Stored(storage, np.asarray(v, order="C"), np.asarray(e, order="C"), geometry)
+            self._stored[storage._cdata] = _Stored(
+                storage, np.asarray(v, order="C"), np.asarray(e, order="C"), geometry
+            )
             return
         if stored is None:
             size = storage.nbytes() // tensor.element_size()
@@ -293,9 +295,7 @@ class Tracker(TorchDispatchMode):
         with self:
             return func.redispatch(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, backend)), *args, **kwargs)
 
-    def _follow(
-        self, func: Any, what: _Described, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
-    ) -> None:
+    def _follow(self, func: Any, what: _Described, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         name, mutates = what.name, what.mutates
         if what.namespace == "profiler":
             return
@@ -304,15 +304,15 @@ class Tracker(TorchDispatchMode):
             return  # no numbers: forward mode tries the shapes of a decomposition out before it first uses it
         inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))] if kwargs else _tensors(args)
         if not mutates and results and name != "lift_fresh":  # a new constant is a view of nothing declared
-            known = [t.untyped_storage()._cdata for t in inputs]
-            if all(t.untyped_storage()._cdata in known for t in results):
+            known = {t.untyped_storage()._cdata for t in inputs}
+            if known.issuperset(t.untyped_storage()._cdata for t in results):
                 if any(t.is_floating_point() != inputs[0].is_floating_point() for t in results):
                     raise Untracked(f"aten::{name} reinterprets bits: no error bound survives that")
                 return  # a view: geometry does the rest
-        everything = (*inputs, *results)
-        if not any(t.is_floating_point() for t in everything) and not any(
-            t.untyped_storage()._cdata in self._stored for t in everything
-        ):
+        for t in (*results, *inputs):
+            if t.is_floating_point() or t.untyped_storage()._cdata in self._stored:
+                break
+        else:
             return  # exact data only
         if mutates:
             if func._schema.name[-1] == "_":
