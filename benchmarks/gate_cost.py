@@ -33,7 +33,7 @@ class Axes:
 
 
 class Judging:
-    """One form of the cross entropy judged on one problem: another one each round, as the gate meets them."""
+    """One form of the cross entropy judged on one problem: another one each run, as the gate meets them."""
 
     def __init__(self, axes: Axes, device: str) -> None:
         self.axes, self.device = axes, device
@@ -42,15 +42,18 @@ class Judging:
         self.form = next(form for form in self.identity.forms if form.code == code)
         self.random = np.random.default_rng(SEED)
         self.samples = int(axes.rows)
+        self.turn = 0
 
     def reset(self) -> None:
         shape = int(self.axes.rows), int(self.axes.classes)
         # Numbers with 8 significant bits are exact in every format.
         z = self.random.integers(-255, 256, shape) / 32
-        y = self.random.integers(shape[1], size=shape[0])
-        self.problem = Problem(self.axes.format, {"z": z, "y": y, "g": np.ones(shape[0])})
+        self.items = {"z": z, "y": self.random.integers(shape[1], size=shape[0]), "g": np.ones(shape[0])}
 
     def run(self) -> None:
+        self.turn += 1
+        self.items["z"][0, 0] = (self.turn % 511 - 255) / 32  # what has been judged is remembered
+        self.problem = Problem(self.axes.format, self.items)
         self.met = judge.measure(self.identity, self.form, self.problem, device=self.device)
 
     def check(self) -> None:

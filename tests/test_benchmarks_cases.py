@@ -267,6 +267,15 @@ def test_a_gate_that_accepts_everything_is_caught(monkeypatch: pytest.MonkeyPatc
         Judging(GateAxes(), "cpu").check()
 
 
+def test_the_gate_is_timed_on_problems_that_it_has_not_judged_before() -> None:
+    work, seen = Judging(GateAxes(), "cpu"), set()
+    work.reset()
+    for _ in range(300):  # more than the judge remembers
+        work.run()
+        seen.add(work.problem)
+    assert len(seen) == 300
+
+
 def test_other_masks_are_allowed_their_own_spread() -> None:
     recipe = Recipe(loading="slices", dropout="0.5")
     assert expectation(recipe, "cpu")[1] == 0
