@@ -10,6 +10,8 @@ from functools import lru_cache
 import torch
 from torch.utils.benchmark import timer
 
+from equivalences import devices
+
 SIDE = {"cpu": 2048}  # of the matrices; elsewhere 8192
 NUMBERS = {"cpu": 2**25}  # that are copied; elsewhere 2**28
 ROUNDS = 5
@@ -26,7 +28,7 @@ class Ceilings:
 @lru_cache(maxsize=8)
 def ceilings(device: str, threads: int, clock: Callable[[], float] = timer) -> Ceilings:
     """Measured once a session for a device, a number of threads and a clock: the medians of a few rounds."""
-    kind = device.partition(":")[0]
+    kind = devices.kind(device)
     side, numbers = SIDE.get(kind, 8192), NUMBERS.get(kind, 2**28)
     a, b = torch.rand(side, side, device=device), torch.rand(side, side, device=device)
     product = torch.empty_like(a)

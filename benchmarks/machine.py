@@ -30,7 +30,7 @@ def info(wanted: Sequence[str]) -> dict[str, Any]:
 
 def describe(device: str) -> dict[str, Any]:
     """One device: name and clocks; for CUDA capability, memory, driver, cuDNN and TF32 as well."""
-    kind = device.partition(":")[0]
+    kind = devices.kind(device)
     if kind == "cpu":
         return {"name": device_name("cpu"), "clocks": {"MHz": _cpu_clock()}}
     if kind != "cuda":

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from equivalences import devices
+
 
 class Work(Protocol):
     """A prepared case: what is timed, and what proves that it computed the right thing.
@@ -68,7 +70,7 @@ class Case:
 
     def runs_on(self, device: str) -> bool:
         """Whether the case is meant for a device: "accelerator" in `devices` stands for every type but the CPU."""
-        kind = device.partition(":")[0]
+        kind = devices.kind(device)
         return not self.devices or kind in self.devices or ("accelerator" in self.devices and kind != "cpu")
 
     def prepare(self, device: str) -> Work:

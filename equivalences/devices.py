@@ -16,6 +16,11 @@ def accelerator() -> str | None:
     return "cuda" if torch.cuda.is_available() else None
 
 
+def kind(device: str) -> str:
+    """The type of a device: "cuda" of "cuda:1"."""
+    return device.partition(":")[0]
+
+
 def available() -> tuple[str, ...]:
     """The device types that can be asked for on this machine, the CPU first."""
     found = accelerator()
@@ -27,11 +32,11 @@ def require(device: str) -> str:
 
     Raises ValueError with one line that says what there is if it cannot be used here.
     """
-    kind, colon, index = device.partition(":")
-    if kind not in available():
+    of, colon, index = device.partition(":")
+    if of not in available():
         raise ValueError(f"device {device!r} is not available here: choose one of {', '.join(available())}")
-    if kind != "cpu" and colon:
-        there = [f"{kind}:{number}" for number in range(torch.accelerator.device_count())]
+    if of != "cpu" and colon:
+        there = [f"{of}:{number}" for number in range(torch.accelerator.device_count())]
         if device not in there:
             raise ValueError(f"device {device!r} is not available here: choose one of {', '.join(there)}")
         torch.accelerator.set_device_index(int(index))

@@ -15,7 +15,7 @@ from itertools import product
 
 import numpy as np
 
-from equivalences import execute, oracle
+from equivalences import devices, execute, oracle
 from equivalences.catalogue import IDENTITIES
 from equivalences.enclosure import Enclosure
 from equivalences.execute import Outcome
@@ -149,7 +149,7 @@ def layouts(identity: Identity) -> tuple[str, ...]:
 
 def forms(identity: Identity, fmt: str, layout: str, device: str = "cpu", mode: str = "eager") -> list[Form]:
     """The forms of an identity that exist in this torch and claim this format and layout, on this device, so run."""
-    gaps, kind = execute.LAYOUTS[layout].gaps, device.partition(":")[0]
+    gaps, kind = execute.LAYOUTS[layout].gaps, devices.kind(device)
     return [
         form
         for form in identity.forms
@@ -273,7 +273,7 @@ def excused(
         if (
             defect.operation in operations
             and problem.format in defect.formats
-            and trial.device.partition(":")[0] in defect.devices
+            and devices.kind(trial.device) in defect.devices
             and trial.mode in defect.modes
             and defect.within in (form.code if isinstance(form.code, str) else form.label)
             and not (defect.fixed and execute.reached(defect.fixed))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from equivalences import execute
+from equivalences import devices, execute
 from equivalences.formats import FORMATS
 from equivalences.model import Array, Deviation, Form, Gives, Raises, SpecialValue
 
@@ -91,7 +91,7 @@ def deviation(entry: SpecialValue, fmt: str, mode: str, version: str) -> Deviati
 def ends_the_process(entry: SpecialValue, device: str) -> bool:
     """Whether, on this device, the entry's exception is an assertion in a kernel that no process survives."""
     refused = entry.outcome
-    return device.partition(":")[0] == "cuda" and isinstance(refused, Raises) and refused.asserted
+    return devices.kind(device) == "cuda" and isinstance(refused, Raises) and refused.asserted
 
 
 def broken(entry: SpecialValue, fmt: str, device: str, mode: str, version: str) -> str:

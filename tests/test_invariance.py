@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from equivalences import invariance
+from equivalences import devices, invariance
 from equivalences.formats import FORMATS
 from equivalences.invariance import CASES, Case
 
@@ -17,7 +17,7 @@ def test_only_what_is_known_varies(case: Case, fmt: str, device: str) -> None:
         pytest.skip(
             f"the list in equivalences/invariance.py is for AVX512, this is {capability}: read its table instead"
         )
-    known = invariance.VARIES.get(device.partition(":")[0], {})
+    known = invariance.VARIES.get(devices.kind(device), {})
     for what, found in invariance.invariants(case, fmt, device).items():
         if fmt not in known.get((case.name, what), ()):
             assert all(found.values()), (what, found)

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from equivalences import devices
+
 
 def environment(device: str = "cpu") -> dict[str, Any]:
     """What a measurement may depend on: torch and its build, instruction set, threads, device, Python, platform."""
@@ -53,7 +55,7 @@ def summary(device: str = "cpu") -> str:
 
 def device_name(device: str) -> str:
     """What the device calls itself."""
-    kind = device.partition(":")[0]
+    kind = devices.kind(device)
     if kind == "cuda":
         return torch.cuda.get_device_name(device)
     return _cpu() if kind == "cpu" else kind

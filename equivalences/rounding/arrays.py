@@ -71,7 +71,7 @@ def add_up(x: Array, dims: Sequence[int] | None = None, keepdim: bool = False) -
     if dims is None or (len(dims) == x.ndim and not keepdim):
         return np.asarray(np.ravel(x).sum())
     if len(dims) == 1 and dims[0] % x.ndim == x.ndim - 1 and x.flags.c_contiguous:
-        return np.asarray(np.add.reduce(x, axis=-1, keepdims=keepdim))
+        return np.asarray(x.sum(-1, keepdims=keepdim))
     last = tuple(range(-len(dims), 0))
     rows = np.ascontiguousarray(np.moveaxis(x, tuple(dims), last))
     kept = rows.shape[: x.ndim - len(dims)]

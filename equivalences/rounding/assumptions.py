@@ -14,6 +14,7 @@ from types import MappingProxyType
 import torch
 from torch.torch_version import TorchVersion
 
+from equivalences import devices
 from equivalences.rounding.summation import Blocks, Cascades, Chunks, Sums
 
 
@@ -83,7 +84,7 @@ def assumptions(device: str, mode: str = "eager") -> Assumptions:
     An unlisted accelerator is held to the CPU's functions, and may add up in any order.  Compiled code is held to the
     eager kernels, but for the order of its sums on the CPU.
     """
-    kind = device.partition(":")[0]
+    kind = devices.kind(device)
     found = _DEVICES.get(kind, _OTHER)
     if (kind, mode) != ("cpu", "compiled"):
         return found

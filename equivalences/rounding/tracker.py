@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from equivalences import formats
+from equivalences import devices, formats
 from equivalences.formats import Format
 from equivalences.model import Array
 from equivalences.rounding.arrays import held, numbers, spread, sure
@@ -205,7 +205,7 @@ class Tracker(TorchDispatchMode):
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # not annotated in torch
-        self.kind = self.device.partition(":")[0]
+        self.kind = devices.kind(self.device)
         self.assume: Assumptions = assumptions(self.device, self.mode)
         self.operations: set[str] = set()
         self.steps: list[Step] = []
