@@ -11,7 +11,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import CodeType
@@ -29,6 +29,7 @@ from equivalences.rounding.arrays import as_tensor
 from equivalences.rounding.tracker import Rule, Step
 
 MODES = ("eager", "compiled")
+VARIANTS = 512  # of one piece of compiled code: shapes x layouts x formats x options
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,18 @@ def compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Ca
     return torch.compile(function(form, names, variant), dynamic=False)
 
 
+def recompiling() -> AbstractContextManager[None]:
+    """Compiled code is built for as many shapes and options as it takes: past its limit torch would run it eagerly.
+
+    Past ours it raises torch._dynamo.exc.FailOnRecompileLimitHit.
+    """
+    from torch._dynamo import config
+
+    limits: dict[str, Any] = dict.fromkeys(("recompile_limit", "accumulated_recompile_limit"), VARIANTS)
+    patched: AbstractContextManager[None] = config.patch(**limits, fail_on_recompile_limit_hit=True)
+    return patched
+
+
 @contextmanager
 def running(mode: str) -> Iterator[None]:
     """Around everything that compiles or runs compiled code (nothing, around eager code).
@@ -213,7 +226,7 @@ def running(mode: str) -> Iterator[None]:
         return
     distribution = torch.distributions.Distribution
     before = distribution._validate_args
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), recompiling():
         warnings.simplefilter("ignore")
         distribution.set_default_validate_args(False)
         try:

@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -79,9 +79,24 @@ def in_turn(every: Sequence[str], turn: int) -> tuple[str, ...]:
     return (every[turn % len(every)],) if every else ()
 
 
-def options(problem: Problem) -> tuple[Any, ...]:
-    """What compiled code is specialised for, beside the shapes: everything that is no array."""
-    return tuple(item for item in problem.items.values() if not hasattr(item, "shape"))
+@dataclass
+class Options:
+    """The few sets of options that compiled code is built for: a predicate on problems, which remembers.
+
+    Code is specialised for everything that is no array, beside the shapes.
+    """
+
+    mode: str
+    seen: set[tuple[Any, ...]] = field(default_factory=set)
+
+    def __call__(self, problem: Problem) -> bool:
+        """Whether a problem has options that code is built for already, or one of the first few sets of them."""
+        if self.mode == "eager":
+            return True
+        mine = tuple(item for item in problem.items.values() if not hasattr(item, "shape"))
+        if len(self.seen) < OPTION_SETS:
+            self.seen.add(mine)
+        return mine in self.seen
 
 
 def judged(tally: Tally, problem: Problem, wanted: Sequence[str], device: str, mode: str) -> list[Judgement]:
@@ -147,15 +162,11 @@ def chosen(unit: Unit) -> list[tuple[Problem, tuple[str, ...]]]:
 
 def run(unit: Unit) -> Tally:
     """Judges one unit."""
-    tally = Tally(unit.identity, unit.format)
-    seen: list[tuple[Any, ...]] = []
+    tally, affordable = Tally(unit.identity, unit.format), Options(unit.mode)
     every = [] if unit.batch else exhaustive(unit.identity, unit.format, unit.mode)
     for problem, wanted in (*chosen(unit), *every):
-        if unit.mode == "compiled" and options(problem) not in seen:
-            if len(seen) == OPTION_SETS:
-                continue
-            seen.append(options(problem))
-        judged(tally, problem, wanted, unit.device, unit.mode)
+        if affordable(problem):
+            judged(tally, problem, wanted, unit.device, unit.mode)
     return tally
 
 

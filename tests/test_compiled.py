@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_known_defects import skip_unless_seen
@@ -16,6 +17,7 @@ from equivalences.catalogue import IDENTITIES
 from equivalences.judge import Crash, Measurement
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form, Identity, Problem
+from equivalences.problems.rows import some_rows
 from equivalences.report import failure
 from equivalences.special_values import SPECIAL_VALUES
 
@@ -107,3 +109,13 @@ def test_what_only_compiled_code_does_is_seen(code: str, says: str | None) -> No
     if says:
         assert isinstance(met[0], Crash)
         assert says in str(met[0].error)
+
+
+@pytest.mark.usefixtures("traced")
+def test_it_never_falls_back_to_eager_code() -> None:
+    identity, wrong = IDENTITIES["cross_entropy"], Form(WRONG + "x * 1.001 if torch.compiler.is_compiling() else x")
+    whole = sweep.edges(identity, "float32", "compiled")[0][0]
+    for rows in range(2, 14):  # torch's own limit is 8 shapes
+        part = some_rows(whole, identity.domain.axes, np.arange(rows))
+        met = judge.measure(identity, wrong, part, layout=judge.layouts(identity)[0], mode="compiled")
+        assert any(judgement.failed for judgement in met), rows

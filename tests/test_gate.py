@@ -52,14 +52,17 @@ def gate(identity: Identity, fmt: str, device: str, mode: str, profile: hypothes
     every region; nor are the inputs of 16-bit formats exhausted.
     """
     whole, tally = profile.max_examples >= CI.max_examples, Tally(identity, fmt)
+    affordable = sweep.Options(mode)
     for problem, layouts in sweep.edges(identity, fmt, mode):
-        if whole or tally.vacuous():
+        if affordable(problem) and (whole or tally.vacuous()):
             hold(sweep.judged(tally, problem, layouts if whole else layouts[-1:], device, mode))
     untested = tally.vacuous() if mode == "eager" else []
     for problem, layouts in sweep.exhaustive(identity, fmt, mode) if whole else ():
         hold(sweep.judged(tally, problem, layouts, device, mode))
 
     def drawn(problem: Problem, turn: int) -> None:
+        if not affordable(problem):
+            return
         met, layouts = Tally(identity, fmt), sweep.layouts(identity, problem, mode)
         hold(sweep.judged(met, problem, sweep.in_turn(layouts, turn), device, mode))
         for kind, worst in met.worst.items():

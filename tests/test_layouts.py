@@ -1,6 +1,8 @@
-"""Every layout at every size from 1 to 67, in turn in every format: vector bodies and tails, value and gradient."""
+"""Every layout at every size from 1 to 67, in every format: vector bodies and tails, value and gradient."""
 
 from __future__ import annotations
+
+from itertools import product
 
 import numpy as np
 import pytest
@@ -36,8 +38,7 @@ def test_sizes(name: str, layout: str) -> None:
     if layout not in judge.layouts(identity):
         pytest.skip(f"{name} is not defined for {LAYOUTS[layout].what}")
     form = identity.forms[name == "binary_cross_entropy"]
-    for size in SIZES:
-        fmt = tuple(FORMATS)[size % len(FORMATS)]
+    for size, fmt in product(SIZES, FORMATS):
         for rows, columns in [(1, size)] if layout == "unbatched" else [(4, size), (size, 3)]:
             given = problem(name, fmt, rows, columns, equal=layout == "expanded")
             if execute.applies(identity, given, layout):

@@ -68,7 +68,8 @@ def check(domain: Domain, problem: Problem) -> None:
         assert problem["weight"].any()
     if "p" in problem:
         assert (problem["p"] >= 0).all()
-        assert (abs(problem["p"].sum(axis=1) - 1) <= 4 * fmt.u + sizes["C"] * fmt.eta).all()
+        total = np.array([math.fsum(row) for row in problem["p"]])
+        assert (abs(total - 1) <= 4 * fmt.u + sizes["C"] * fmt.eta).all()
     if "label_smoothing" in problem:
         assert 0 <= problem["label_smoothing"] <= 1
     if "pos_weight" in problem:

@@ -31,7 +31,6 @@ from equivalences.report import plain
 from equivalences.report.environment import environment
 
 EXAMPLES = 20  # drawn problems of a case in a format
-VARIANTS = 512  # of compiled code: formats x layouts x options
 SIZES = {"R": "rows", "C": "classes"}
 
 
@@ -137,7 +136,7 @@ def _compilable(fn: Any) -> Iterator[None]:
     if audit.eager(fn) is fn:
         yield
         return
-    with torch._dynamo.config.patch(cache_size_limit=VARIANTS, accumulated_cache_size_limit=VARIANTS):
+    with execute.recompiling():
         yield
 
 
