@@ -157,6 +157,39 @@ binary_cross_entropy_pos_weight_reduced = Identity(
     ),
 )
 
+
+def weighted_both(p: SimpleNamespace) -> list[Number]:
+    return [w * loss for w, loss in zip(p.weight, positively_weighted(p), strict=True)]
+
+
+binary_cross_entropy_options = Identity(
+    name="binary_cross_entropy_options",
+    statement=r"-v_i \left(w\, t_i \log\sigma(z_i) + (1-t_i) \log(1-\sigma(z_i))\right)",
+    source="torch.nn.BCEWithLogitsLoss documentation, weight and pos_weight",
+    domain=scalars(target="soft", weight=True, pos_weight=True, layouts=LAYOUTS),
+    spec=weighted_both,
+    forms=(
+        Form("-weight * (pos_weight * t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z))"),
+        Form("F.binary_cross_entropy_with_logits(z, t, weight, pos_weight=pos_weight, reduction='none')"),
+        Form("nn.BCEWithLogitsLoss(weight, pos_weight=pos_weight, reduction='none')(z, t)"),
+        Form("weight * F.binary_cross_entropy_with_logits(z, t, pos_weight=pos_weight, reduction='none')"),
+    ),
+)
+
+binary_cross_entropy_options_reduced = Identity(
+    name="binary_cross_entropy_options_reduced",
+    statement=r"\frac{1}{N} \sum_i v_i\, \mathrm{BCE}(z_i, t_i; w) \text{ or the sum}",
+    source="torch.nn.BCEWithLogitsLoss documentation, weight, pos_weight and reduction",
+    domain=scalars(target="soft", weight=True, pos_weight=True, reduction=REDUCTIONS, out="", layouts=LAYOUTS),
+    spec=lambda p: reduced(p, weighted_both(p)),
+    out="",
+    forms=(
+        Form("getattr(torch, reduction)(-weight * (pos_weight * t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z)))"),
+        Form("F.binary_cross_entropy_with_logits(z, t, weight, pos_weight=pos_weight, reduction=reduction)"),
+        Form("nn.BCEWithLogitsLoss(weight, pos_weight=pos_weight, reduction=reduction)(z, t)"),
+    ),
+)
+
 pos_weight_repeats_positives = Identity(
     name="pos_weight_repeats_positives",
     statement=r"\sum_i \mathrm{BCE}(z_i, y_i; 3) = \text{the sum with every positive three times}",
@@ -213,5 +246,24 @@ multilabel_pos_weight = Identity(
         Form("-(weight * p * F.logsigmoid(z) + (1 - p) * F.logsigmoid(-z))"),
         Form("F.binary_cross_entropy_with_logits(z, p, pos_weight=weight, reduction='none')"),
         Form("nn.BCEWithLogitsLoss(pos_weight=weight, reduction='none')(z, p)"),
+    ),
+)
+
+multilabel_weight = Identity(
+    name="multilabel_weight",
+    statement=r"w_c\, \mathrm{BCE}(z_{ic}, t_{ic}): \text{ one weight a class, the same for every row}",
+    source="torch.nn.BCEWithLogitsLoss documentation, weight (broadcast over the batch)",
+    domain=multi_hot(classes(soft=True, weight=True, out="RC", layouts=("contiguous", "strided", "transposed"))),
+    spec=lambda p: [
+        [w * log_loss(z, t) for z, t, w in zip(row, target, p.weight, strict=True)]
+        for row, target in zip(p.z, p.p, strict=True)
+    ],
+    out="RC",
+    forms=(
+        Form("-weight * (p * F.logsigmoid(z) + (1 - p) * F.logsigmoid(-z))"),
+        Form("F.binary_cross_entropy_with_logits(z, p, weight, reduction='none')"),
+        Form("nn.BCEWithLogitsLoss(weight, reduction='none')(z, p)"),
+        Form("F.binary_cross_entropy_with_logits(z, p, weight.expand_as(z), reduction='none')"),
+        Form("F.binary_cross_entropy(torch.sigmoid(z), p, weight, reduction='none')"),
     ),
 )

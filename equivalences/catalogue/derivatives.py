@@ -87,6 +87,47 @@ sigmoid_second_derivative = Identity(
 )
 
 
+binary_options_second_derivative = Identity(
+    name="binary_options_second_derivative",
+    statement=r"\partial_z^2\, v\, \mathrm{BCE}(z, t; w) = v\, (1 + (w - 1)\, t)\, \sigma(z)\,\sigma(-z)",
+    source="torch.nn.BCEWithLogitsLoss documentation, weight and pos_weight, differentiated twice",
+    domain=scalars(target="soft", weight=True, pos_weight=True, layouts=LAYOUTS),
+    spec=lambda p: [
+        g * v * (1 + (p.pos_weight - 1) * t) * slope(z) for z, t, v, g in zip(p.z, p.t, p.weight, p.g, strict=True)
+    ],
+    wrt=(),
+    forms=(
+        Form("g * (weight * (1 + (pos_weight - 1) * t) * (torch.sigmoid(z) * torch.sigmoid(-z)))"),
+        Form(
+            twice("F.binary_cross_entropy_with_logits(z, t, weight, pos_weight=pos_weight, reduction='none')"),
+            label="F.binary_cross_entropy_with_logits, backward twice",
+        ),
+        Form(
+            forward_over_reverse("F.binary_cross_entropy_with_logits(x, t, weight, pos_weight=pos_weight)")
+            + " * len(z)",
+            label="its mean, forward over reverse",
+        ),
+    ),
+)
+
+soft_margin_loss_second_derivative = Identity(
+    name="soft_margin_loss_second_derivative",
+    statement=r"\partial_z^2 \log(1 + e^{-y z}) = \sigma(z)\,\sigma(-z), \quad y = \pm 1",
+    source="torch.nn.SoftMarginLoss documentation, differentiated twice",
+    domain=scalars(target="sign", layouts=LAYOUTS),
+    spec=lambda p: [g * slope(z) for z, g in zip(p.z, p.g, strict=True)],
+    wrt=(),
+    forms=(
+        Form("g * (torch.sigmoid(z) * torch.sigmoid(-z))"),
+        Form(
+            twice("F.soft_margin_loss(z, t, reduction='none')"),
+            label="F.soft_margin_loss, backward twice",
+            regions=MODERATE,
+        ),
+    ),
+)
+
+
 def hessian_products(p: SimpleNamespace) -> list[list[Number]]:
     """(diag(s) - s s') g of every row, s its softmax."""
     rows = []
@@ -124,6 +165,26 @@ cross_entropy_hessian = Identity(
             "    return torch.func.vjp(row, x)[1](g)[0]\n"
             "torch.func.vmap(product)(z, y, g)",
             label="F.cross_entropy, vmap of vjp of grad",
+        ),
+    ),
+)
+
+soft_cross_entropy_hessian = Identity(
+    name="soft_cross_entropy_hessian",
+    statement=r"\nabla^2 \ell(z)\, g = \left(\textstyle\sum_k p_k\right) (\mathrm{diag}(s) - s s^\top)\, g",
+    source="Bishop, Pattern Recognition and Machine Learning, (4.110), for probability targets",
+    domain=classes(soft=True, out="RC", layouts=("contiguous", "strided", "inner")),
+    spec=lambda p: [
+        [exact.total(target) * x for x in row] for row, target in zip(hessian_products(p), p.p, strict=True)
+    ],
+    out="RC",
+    wrt=(),
+    forms=(
+        Form("s = F.softmax(z, dim)\np.sum(dim, keepdim=True) * (s * (g - (s * g).sum(dim, keepdim=True)))"),
+        Form(twice("F.cross_entropy(z, p, reduction='none')"), label="F.cross_entropy, backward twice"),
+        Form(
+            twice("F.cross_entropy(z, p, label_smoothing=0.0, reduction='sum')"),
+            label="F.cross_entropy, its sum, backward twice",
         ),
     ),
 )
