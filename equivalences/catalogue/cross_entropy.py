@@ -60,6 +60,7 @@ cross_entropy = Identity(
         Form("nn.CrossEntropyLoss(reduction='none')(z, y)"),
         # Bytes are refused while tracing: special_values, "8-bit targets".
         Form("F.cross_entropy(z, y.to(torch.uint8), reduction='none')", layouts=(*FLAT, "unbatched"), modes=("eager",)),
+        Form("torch.func.vmap(F.cross_entropy)(z, y)", layouts=FLAT),
         Form("F.nll_loss(F.log_softmax(z, dim), y, reduction='none')"),
         Form("nn.NLLLoss(reduction='none')(nn.LogSoftmax(dim)(z), y)"),
         Form("torch.logsumexp(z, dim) - z.gather(dim, y.unsqueeze(dim)).squeeze(dim)"),

@@ -55,6 +55,12 @@ INDEX_FORMS = (
         label="manual",
     ),
     Form(
+        f"rows = torch.func.vmap(lambda row, label: F.cross_entropy(row, label, {INDEX}, reduction='none'))(z, y)\n"
+        f"{KEPT}{REDUCED}",
+        label="vmap",
+        layouts=FLAT,
+    ),
+    Form(
         f"{SPREAD}rows = F.cross_entropy(x, y.reshape(-1, d1, d2), {INDEX}, reduction=reduction)\n"
         f"rows.reshape(y.shape) if reduction == 'none' else rows",
         label="(N, C, d1, d2)",

@@ -201,6 +201,22 @@ TABLE = (
             ),
         ),
     ),
+    _index(
+        "smoothing and weights, vmap of the mean",
+        call="torch.func.vmap(lambda row, label: F.cross_entropy(row, label, weight, label_smoothing=0.5))(z, y)",
+        items={"z": [[[0.0]], [[1.0]]], "y": [[0], [0]], "weight": [2.0]},
+        outcome=Gives([0, 0], [[[0]], [[0]]]),
+        why="two batches of one row: one class has no loss",
+        deviations=(
+            Deviation(
+                Raises(RuntimeError, "vmap over `mask` in torch.masked_select"),
+                "https://docs.pytorch.org/docs/stable/func.ux_limitations.html",
+                "the total weight is that of masked_select(target), whose shape depends on the targets",
+                modes=("eager",),
+                seen=SEEN,
+            ),
+        ),
+    ),
     # --- class weights ---
     _weighted(
         "a target of weight 0 and loss inf",
