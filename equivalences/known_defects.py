@@ -30,6 +30,8 @@ def _equal_scalars(reduction: str) -> Problem:
 
 
 # Two parameters at 0 with gradient 1; every state is 0, and nothing but the learning rate acts.
+SEEN = ("2.8.0", "2.11.0", "2.13.0", "2.14.1", "2.15.0")  # where nothing else is said (2.11.0: on the GPU's machine)
+
 _STEP: dict[str, Any] = {
     **{name: np.zeros(2) for name in ("w", "m", "v", "top")}, "d": np.ones(2), "step": 0, "first": True,
     "lr": 1.0, "beta1": 0.5, "beta2": 0.5, "eps": 1e-8, "momentum": 0.5, "dampening": 0.0, "nesterov": False,
@@ -49,7 +51,7 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {"z": np.array([[0.0, -6.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension last: the sum of exponentials and its log are rounded to 16 bits before they are used",
         link="https://github.com/pytorch/pytorch/issues/113708",
-        seen=("2.11.0", "2.13.0", "2.14.1"),
+        seen=SEEN,
     ),
     KnownDefect(
         name="softmax-16bit-tail",
@@ -62,7 +64,7 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {"z": np.array([[-161.0, -162.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension not last: the scalar tail of the kernel rounds exp(x - max) to 16 bits, then divides",
         link="",
-        seen=("2.11.0", "2.13.0", "2.14.1"),
+        seen=SEEN,
     ),
     *(
         KnownDefect(
@@ -79,7 +81,7 @@ KNOWN_DEFECTS = (
             "instead of 0.693 here, 0.0078 with 65536 rows; float32 is 0.5 % off with 2**20 rows",
             link="",
             modes=("eager",),
-            seen=("2.11.0", "2.13.0", "2.14.1"),
+            seen=SEEN,
         )
         for operation, form in (("nll_loss", "F.cross_entropy"), ("nll_loss2d", "(N, C, d1, d2)"))
     ),
@@ -97,7 +99,7 @@ KNOWN_DEFECTS = (
             "rows without weights, say) and its gradient are exactly zero",
             link="https://github.com/pytorch/pytorch/issues/85791",
             modes=("eager",),
-            seen=("2.11.0", "2.13.0", "2.14.1"),
+            seen=SEEN,
         )
         for operation, form in (("nll_loss", "F.cross_entropy"), ("nll_loss2d", "(N, C, d1, d2)"))
     ),
@@ -115,7 +117,7 @@ KNOWN_DEFECTS = (
             "is added to the result, one after the other: torch.ones(2**23, 4)[:, :3].mean() is 1.11 in float32",
             link="https://github.com/pytorch/pytorch/issues/37234",
             modes=("eager",),
-            seen=("2.11.0", "2.13.0", "2.14.1"),
+            seen=SEEN,
         )
         for operation in ("sum", "mean")
     ),
@@ -130,7 +132,7 @@ KNOWN_DEFECTS = (
         witness=Problem("float16", {"z": np.array([-0.25]), "g": np.array([1.0625])}),
         why="float16: 1 - y and g (1 - y) are rounded to storage; bfloat16 and tanh's backward compute in float32",
         link="",
-        seen=("2.11.0", "2.13.0", "2.14.1"),
+        seen=SEEN,
     ),
     *(
         KnownDefect(
@@ -219,7 +221,7 @@ KNOWN_DEFECTS = (
         why="torch.distributions moves probabilities into [eps, 1 - eps] before the logarithm: 15.94 instead of 16.64",
         link="https://github.com/pytorch/pytorch/issues/186825",
         devices=("cpu", "cuda"),
-        seen=("2.11.0", "2.13.0", "2.14.1"),
+        seen=SEEN,
         within="torch.distributions",
     ),
     KnownDefect(
@@ -234,7 +236,7 @@ KNOWN_DEFECTS = (
         why="the gradient divides by max(x (1 - x), 1e-12): -1.9e-10 instead of -1 for a confidently wrong row",
         link="https://github.com/pytorch/pytorch/issues/103316",
         devices=("cpu", "cuda"),
-        seen=("2.11.0", "2.13.0", "2.14.1"),
+        seen=SEEN,
     ),
     KnownDefect(
         name="bce-backward-float16-nan",
@@ -248,7 +250,7 @@ KNOWN_DEFECTS = (
         why="the floor 1e-12 is 0 in float16: the gradient of a confidently right row is 0 / 0 = nan",
         link="",
         devices=("cpu", "cuda"),
-        seen=("2.11.0", "2.13.0", "2.14.1"),
+        seen=SEEN,
     ),
     KnownDefect(
         name="soft-margin-backward-compiled",
@@ -262,7 +264,7 @@ KNOWN_DEFECTS = (
         why="compiled, the gradient is t g (sigmoid(t z) - 1): 0 instead of -2e-9, which eager code gets right",
         link="",
         modes=("compiled",),
-        seen=("2.11.0", "2.13.0", "2.14.1"),
+        seen=SEEN,
     ),
     *(
         KnownDefect(
@@ -277,7 +279,7 @@ KNOWN_DEFECTS = (
             why="parameters, gradients and state are taken for contiguous: of every second number of a vector, half is "
             "left as it was and as many numbers outside are overwritten (CUDA refuses such parameters)",
             link="",
-            seen=("2.11.0", "2.13.0", "2.14.1"),
+            seen=SEEN,
         )
         for name, optimizer, operation in (
             ("sgd", "SGD", "_fused_sgd"),
@@ -308,7 +310,7 @@ KNOWN_DEFECTS = (
         "number the first operand, and the kernel takes only the second one in float32; one rounding more for the "
         "moments of SGD and Adam with foreach=True (0.999 is 1 in bfloat16)",
         link="",
-        seen=("2.8.0", "2.11.0", "2.13.0", "2.14.1", "2.15.0"),
+        seen=SEEN,
     ),
     KnownDefect(
         name="fused-sgd-16bit-blocks",
@@ -321,7 +323,7 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {**_STEP, **dict.fromkeys(("w", "d", "m"), np.ones(64))}),
         why="the vector body of the 16-bit kernel never stores the parameters: only the last few numbers are trained",
         link="https://github.com/pytorch/pytorch/issues/191763",
-        seen=("2.11.0", "2.13.0"),
+        seen=("2.8.0", "2.11.0", "2.13.0"),
         fixed="2.14",
     ),
 )

@@ -10,7 +10,7 @@ import numpy as np
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
 
 DOCS = "https://docs.pytorch.org/docs/stable/generated/"
-SEEN = ("2.13.0", "2.14.1")
+SEEN = ("2.8.0", "2.13.0", "2.14.1", "2.15.0")
 TRACED = ("2.13.0", "2.14.1")  # the releases in which the table was run compiled
 
 _softmax = partial(SpecialValue, "softmax", call="F.softmax(z, 1)", source=DOCS + "torch.nn.Softmax.html")
