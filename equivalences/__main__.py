@@ -254,8 +254,10 @@ def _faults(asked: Any, console: Console) -> int:
     examples = planted.EXAMPLES if asked.examples is None else asked.examples
     with ExitStack() as stack:
         try:
-            names = ("faults.md", "sensitivity.md") if asked.docs else ()
-            page = [stack.enter_context(files.destination(Path(asked.docs) / name)) for name in names]
+            names = pages.PAGES if asked.docs else ()
+            if asked.docs and Path(asked.docs).is_dir():
+                (Path(asked.docs) / "sensitivity").mkdir(exist_ok=True)
+            page = {name: stack.enter_context(files.destination(Path(asked.docs) / name)) for name in names}
         except OSError as error:
             raise Usage(f"--docs: cannot write into {asked.docs}: {error.strerror}") from None
         console.print(environment.summary())
@@ -273,8 +275,8 @@ def _faults(asked: Any, console: Console) -> int:
                 for identity, fmt in plain.followed(judged, "sensitivity", True)
                 for cell in sensitivity.measured(identity, fmt)
             ]
-            page[0].text(pages.faults_page(findings))
-            page[1].text(pages.sensitivity_page(cells))
+            for name, text in {"faults.md": pages.faults_page(findings), **pages.sensitivity_pages(cells)}.items():
+                page[name].text(text)
     return FAILED if wrong else 0
 
 

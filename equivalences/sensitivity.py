@@ -1,9 +1,9 @@
-"""How small an error the gate notices: the smallest relative one, by identity, format, quantity and region.
+"""How small an error the gate notices: the smallest relative one, by form, format, quantity and region.
 
-A scale factor 1 +- k u is planted on every number that the reference form gave on the edge problems, and the number
-is judged again by the enclosure and the allowance that it was judged by: no form runs twice.  `k` is found by
-bisection: the smallest at which at least one number of the region is surely outside, whichever the sign.  Problems
-that Hypothesis draws beside the edge problems can only lower it.
+A scale factor 1 +- k u is planted on every number that a form gave on the edge problems, in the first layout that it
+claims, and the number is judged again by the enclosure and the allowance that it was judged by: no form runs twice.
+`k` is found by bisection: the smallest at which at least one number of the region is surely outside, whichever the
+sign.  Other layouts, and problems that Hypothesis draws beside the edge problems, can only lower it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from equivalences import judge, sweep
 from equivalences.formats import FORMATS
 from equivalences.judge import INSIDE, Measurement
-from equivalences.model import Array, Identity
+from equivalences.model import Array, Form, Identity
 
-STEPS = 40  # halvings, of the exponent: k is known to a part in 2**30 and printed to two digits
+STEPS = 24  # halvings, of the exponent: k is known to a part in 2**17 and printed to two digits
 LEAST, MOST = 2.0**-10, 2.0**60
 
 
@@ -26,24 +26,34 @@ class Sensitivity:
     """Region by region: the smallest k at which a factor 1 +- k u is noticed (inf: none is)."""
 
     identity: Identity
+    form: Form
     format: str
     kind: str  # "value" or "gradient"
     by_region: dict[str, float]
 
 
 def measured(identity: Identity, fmt: str) -> list[Sensitivity]:
-    """What the gate notices of the reference's value, and of its gradient if the identity judges one."""
-    smallest: dict[str, dict[str, float]] = {}
-    for problem, layouts in sweep.edges(identity, fmt, "eager"):
-        for m in judge.measure(identity, identity.reference, problem, layout=layouts[0]) if layouts else ():
-            if isinstance(m, Measurement):
-                found = smallest.setdefault(m.quantity.partition(" ")[0], {})
-                k = _thresholds(m)
-                for index, region in enumerate(identity.domain.regions):
-                    here = (m.region >> index & 1).astype(bool)
-                    if here.any():
-                        found[region] = min(found.get(region, np.inf), float(k[here].min()))
-    return [Sensitivity(identity, fmt, kind, found) for kind, found in smallest.items()]
+    """What the gate notices of every form's value, and of its gradient if the identity judges one."""
+    smallest: dict[tuple[Form, str], dict[str, float]] = {}
+    for problem, _ in sweep.edges(identity, fmt, "eager"):
+        done: set[Form] = set()
+        for layout in sweep.layouts(identity, problem, "eager"):
+            for form in judge.forms(identity, fmt, layout):
+                if form in done:
+                    continue
+                done.add(form)
+                for m in judge.measure(identity, form, problem, layout=layout):
+                    if isinstance(m, Measurement):
+                        _take(smallest.setdefault((form, m.quantity.partition(" ")[0]), {}), m)
+    return [Sensitivity(identity, form, fmt, kind, found) for (form, kind), found in smallest.items()]
+
+
+def _take(found: dict[str, float], m: Measurement) -> None:
+    k = _thresholds(m)
+    for index, region in enumerate(m.identity.domain.regions):
+        here = (m.region >> index & 1).astype(bool)
+        if here.any():
+            found[region] = min(found.get(region, np.inf), float(k[here].min()))
 
 
 def _thresholds(m: Measurement) -> Array:

@@ -18,6 +18,7 @@ from equivalences.report import markdown
 from equivalences.sensitivity import Sensitivity
 
 COMMAND = "python -m equivalences faults --docs docs"
+PAGES = ("faults.md", "sensitivity.md", *(f"sensitivity/{family}.md" for family in FAMILIES))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +62,9 @@ def judged(identity: Identity) -> bool:
 def sensitivity_digest() -> str:
     """The cells that the page on sensitivity must have."""
     return _digest(
-        f"{identity.name}|{identity.reference.code}|{identity.formats}|{identity.domain.regions}"
+        f"{identity.name}|{form.code}|{form.formats or identity.formats}|{identity.domain.regions}"
         for identity in IDENTITIES.values()
+        for form in identity.forms
         if judged(identity)
     )
 
@@ -180,14 +182,26 @@ def multiple(k: float) -> str:
 def sensitivity_row(cell: Sensitivity, regions: Sequence[str]) -> tuple[str, ...]:
     """One row of the table: quantity, format, and k of each region."""
     found = [multiple(cell.by_region[region]) if region in cell.by_region else "" for region in regions]
-    return f"`{cell.identity.name}`", cell.kind, cell.format, *found
+    return f"`{cell.identity.name}`", f"`{cell.form.label}`", cell.kind, cell.format, *found
 
 
-def sensitivity_page(cells: Sequence[Sensitivity]) -> str:
-    """By reference form, format and region: the smallest relative error that the gate notices."""
+def sensitivity_pages(every: Sequence[Sensitivity]) -> dict[str, str]:
+    """By form, format and region, the smallest relative error that the gate notices: references first, then families.
+
+    A page's path below the folder of the documentation, and its text.
+    """
+    references = [cell for cell in every if cell.form is cell.identity.reference]
+    pages = {"sensitivity.md": _sensitivity_page("Sensitivity", references, FAMILIES, overview=True)}
+    for family in FAMILIES:
+        title = f"Sensitivity: the forms of {family}"
+        pages[f"sensitivity/{family}.md"] = _sensitivity_page(title, every, (family,), overview=False)
+    return pages
+
+
+def _sensitivity_page(title: str, cells: Sequence[Sensitivity], families: Iterable[str], overview: bool) -> str:
     units = ", ".join(f"{fmt.u:.2g} in {name}" for name, fmt in FORMATS.items())
     lines = [
-        *_header("Sensitivity", sensitivity_digest()),
+        *_header(title, sensitivity_digest()),
         "",
         *(line.strip() for line in (inspect.getdoc(sensitivity) or "").split("\n\n")[-1].splitlines()),
         "",
@@ -195,18 +209,21 @@ def sensitivity_page(cells: Sequence[Sensitivity]) -> str:
         "factor that is 1 + k u. A dash: no factor is noticed on any number of the region (they are zero, or have no "
         "allowance); an empty cell: no edge problem has the region.",
         "",
-        *markdown.table(
+    ]
+    if overview:
+        links = ", ".join(f"[{family}](sensitivity/{family}.md)" for family in families)
+        lines += [f"Of reference forms; every form is in the page of its family: {links}.", ""]
+        lines += markdown.table(
             ("format", "quantity", "cells", "median k", "as a factor", "largest finite k", "cells without one"),
             [_overview(cells, fmt, kind) for fmt in FORMATS for kind in ("value", "gradient")],
-        ),
-    ]
-    for family in FAMILIES:
+        )
+    for family in families:
         mine = [cell for cell in cells if FAMILY_OF[cell.identity.name] == family]
         for regions in dict.fromkeys(cell.identity.domain.regions for cell in mine):
             here = [cell for cell in mine if cell.identity.domain.regions == regions]
             lines += [f"## {family}: {', '.join(regions)}", ""]
             lines += markdown.table(
-                ("reference form of", "quantity", "format", *regions), [sensitivity_row(cell, regions) for cell in here]
+                ("identity", "form", "quantity", "format", *regions), [sensitivity_row(cell, regions) for cell in here]
             )
     return "\n".join(lines)
 
