@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+EVERY_FORMAT = ("float64", "float32", "bfloat16", "float16")  # what holds in all of them, unless it says otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +164,7 @@ class Identity:
     counts_rows: bool = False
     mixes_rows: bool = False
     regions: tuple[str, ...] | None = None
-    formats: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
+    formats: tuple[str, ...] = EVERY_FORMAT
     layouts: tuple[str, ...] | None = None
 
     @property
@@ -299,7 +300,7 @@ class Deviation:
     outcome: Gives | Raises
     link: str
     why: str = ""
-    formats: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
+    formats: tuple[str, ...] = EVERY_FORMAT
     modes: tuple[str, ...] = ("eager", "compiled")
     seen: tuple[str, ...] = ()
 
@@ -323,5 +324,5 @@ class SpecialValue:
     why: str
     source: str = ""
     deviations: tuple[Deviation, ...] = ()
-    formats: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
+    formats: tuple[str, ...] = EVERY_FORMAT
     needs: str = ""

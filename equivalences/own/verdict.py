@@ -318,6 +318,6 @@ def _focus(found: Judged, verdict: int) -> tuple[int, float]:
 
 def _plainness(found: Judged, verdict: int) -> tuple[int, bool, int, float]:
     """What makes a better example: a usual format, a usual region, a large error."""
-    order = ("float32", "float64", "bfloat16", "float16")
+    order = ("float32", *FORMATS)
     region, ratio = _focus(found, verdict)
     return order.index(found.problem.format), region < 0, -region, -ratio

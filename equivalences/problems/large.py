@@ -21,6 +21,7 @@ from equivalences.problems.rows import PATTERNS, PERIODS, some_rows
 SIZES = (65520, 65504, 2049, 32771)  # means, and sums, in turn
 SOME = (257, 1000, 2049)
 HUNDREDS = (127, 256, 1000)
+VOCABULARY = (4099, 50_257)
 MANY, ALONE = 10_000, 100_000  # classes: two rows then, and one
 
 
@@ -83,8 +84,11 @@ def _set(items: dict[str, Any], name: str) -> bool:
 
 
 def wide(base: Domain, columns: Mapping[str, tuple[int, ...]]) -> Domain:
-    """Rows of `base` with very many classes: its edge problems by format, drawn ones with some hundreds."""
-    return _enlarged("wide", base, widened, HUNDREDS, lambda format: columns[format])
+    """Rows of `base` with very many classes: edge problems with `columns` (by format, else `VOCABULARY`) of them.
+
+    Drawn ones have some hundreds.
+    """
+    return _enlarged("wide", base, widened, HUNDREDS, lambda format: columns.get(format, VOCABULARY))
 
 
 def many(base: Domain, sizes: tuple[int, ...] = SIZES) -> Domain:
