@@ -2,8 +2,10 @@
 
 A softmax kernel takes the dominating class's log-probability for 0 - log(1 + a little), and its gradient from 1 - s:
 what is left has the rounding errors of 1.  Such a kernel's own allowance has that cancellation in it, and so has a
-contract that is the same kernel's; here the contract is relative (`equivalences.unstable` says who breaks it).
-For one logit a row `sigmoid_derivative`, `binary_cross_entropy` and its kin have such references, for two `two_columns`.
+contract that is the same kernel's; here the contract is relative (`equivalences.unstable` says who breaks it), but for
+gradients whose upstream gradients cancel among themselves.
+For one logit a row `sigmoid_derivative`, `binary_cross_entropy` and its kin have such references, for two columns
+`two_columns`.
 """
 
 from __future__ import annotations
