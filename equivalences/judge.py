@@ -21,7 +21,7 @@ from equivalences.enclosure import Enclosure
 from equivalences.execute import Outcome
 from equivalences.formats import FORMATS
 from equivalences.known_defects import KNOWN_DEFECTS
-from equivalences.model import Array, Form, Identity, KnownDefect, Problem
+from equivalences.model import Array, Form, Identity, KnownDefect, Problem, Unstable
 from equivalences.problems.rows import some_rows
 
 INSIDE, OUTSIDE, UNBOUNDED, UNDECIDED, KNOWN = range(5)
@@ -312,3 +312,27 @@ def witnessed(defect: KnownDefect, device: str = "") -> list[Judgement]:
 def still_defective(defect: KnownDefect, device: str = "") -> bool:
     """Whether the defect's witness is still outside the rule and inside what the entry says the kernel does."""
     return any(isinstance(m, Measurement) and bool((m.verdict == KNOWN).any()) for m in witnessed(defect, device))
+
+
+def beside_reference(entry: Unstable, problem: Problem) -> tuple[Measurement, Measurement]:
+    """What an unstable form and the reference beside it give for a problem: the entry's quantity, on the CPU."""
+    identity = IDENTITIES[entry.identity]
+    form = next(form for form in identity.forms if form.label == entry.form)
+    layout = layouts(identity)[0]
+    found = []
+    for each in (form, identity.reference):
+        met = measure(identity, each, problem, layout=layout)
+        found += [m for m in met if isinstance(m, Measurement) and m.quantity == entry.quantity]
+    unstable, reference = found
+    return unstable, reference
+
+
+def still_unstable(entry: Unstable, problem: Problem) -> bool:
+    """Whether the form is surely beyond the contract there, within its own allowance, and the reference is sharp."""
+    m, reference = beside_reference(entry, problem)
+    contract, _, _ = decide(m.identity, problem, m.quantity, m.got, m.contract)
+    half = FORMATS[problem.format].u ** 0.5
+    sharp = reference.own[entry.at] < half * abs(reference.exact[entry.at])
+    return bool(
+        contract[entry.at] == OUTSIDE and m.verdict[entry.at] == INSIDE == reference.verdict[entry.at] and sharp
+    )

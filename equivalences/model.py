@@ -276,6 +276,43 @@ class KnownDefect:
 
 
 @dataclass(frozen=True, eq=False)
+class Witness:
+    """A problem that loses a form its digits: one number that it gives, and the exact one, both to three digits."""
+
+    problem: Problem
+    got: float
+    exact: float
+
+
+@dataclass(frozen=True, eq=False)
+class Unstable:
+    """A form of PyTorch's that is faithful and unstable: within what its own arithmetic allows, beyond the contract.
+
+    No failure of the gate, and no known defect: the kernel does what it documents, and loses the digits of what is
+    small.  At every witness (on the CPU, eager) that is so for the number `at` of `quantity` ("value", "gradient z"),
+    while the reference has it to half of the format's digits at least; an entry of which that no longer holds is to be
+    deleted, or `fixed` to be the first release in which it does not.
+
+    who   is hurt by it.
+    """
+
+    name: str
+    identity: str
+    form: str
+    quantity: str
+    at: tuple[int, ...]
+    witnesses: tuple[Witness, ...]
+    why: str
+    who: str
+    link: str
+    fixed: str = ""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(witness.problem.format for witness in self.witnesses))
+
+
+@dataclass(frozen=True, eq=False)
 class Gives:
     """The outcome of an operation on special values that PyTorch accepts: exactly these numbers (-0 equals 0).
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("oracle",),
     ("problems",),
     ("catalogue",),
-    ("known_defects", "faults", "special_values"),
+    ("known_defects", "unstable", "faults", "special_values"),
     ("execute", "invariance"),
     ("judge", "outcomes"),
     ("tally",),

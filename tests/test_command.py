@@ -17,6 +17,7 @@ from equivalences.catalogue import FAMILIES, IDENTITIES, PITFALLS
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form
 from equivalences.tally import Tally
+from equivalences.unstable import UNSTABLE
 
 TINY = ("verify", "--identity", "logsumexp", "--format", "float32", "--examples", "1", "--jobs", "1")
 
@@ -221,6 +222,15 @@ def test_show_makes_a_report_of_a_known_defect(
     assert "repeat with torch alone" in out
     monkeypatch.setattr(judge, "witnessed", lambda defect, device: [])  # nothing is outside
     assert "this torch does not have the defect" in command("show", defect.name)[1]
+
+
+def test_list_and_show_say_what_is_accurate_only_absolutely(command: Callable[..., Outcome]) -> None:
+    _, listed, _ = command("list")
+    for entry in UNSTABLE:
+        assert entry.name in listed
+        status, out, _ = command("show", entry.identity)
+        assert status == 0
+        assert all(part in out for part in (entry.form, entry.why, entry.who, entry.link, *entry.formats))
 
 
 def test_show_says_where_a_witness_can_be_seen(

@@ -21,6 +21,7 @@ from equivalences.catalogue import (
     pitfalls,
     sigmoid,
     softmax,
+    tails,
     training,
     two_columns,
 )
@@ -38,6 +39,7 @@ FAMILIES = {
         binary,
         binary_options,
         derivatives,
+        tails,
         distributions,
         layers,
         optimizers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from equivalences.catalogue import softmax as the
+from equivalences.catalogue import tails
 from equivalences.faults.plant import BOTH, GRADIENT, NARROW, VALUE, WIDE, gradient, upstream, value
 from equivalences.model import Fault, Form
 
@@ -11,6 +12,9 @@ SOFTMAX, LOG_SOFTMAX, LSE = "F.softmax(z, dim)", "F.log_softmax(z, dim)", "torch
 _E = "e = torch.exp(z - z.amax(dim, keepdim=True))\n"
 # A sum in the storage format, one term after the other, as a kernel without a wider accumulator has it.
 _SEQUENTIAL = "s = torch.zeros_like(e[:, 0])\nfor k in range(e.shape[1]):\n    s = s + e[:, k]\n"
+# Where the dominating class's gap is the constant 0, and where it is a difference that autograd follows.
+_LOOSE = "m = z.argmax(dim, keepdim=True)\ngap = z - z.gather(dim, m)\n"
+_GAP = _LOOSE + "gap = gap.scatter(dim, m, 0)\n"
 
 FAULTS = (
     Fault("no shift", the.softmax, Form("torch.exp(z) / torch.exp(z).sum(dim, keepdim=True)"), BOTH,
@@ -123,4 +127,19 @@ FAULTS = (
           Form("torch.logsumexp(z + 4.0, dim) - 4.0 * (z.shape[dim] > 1)"), VALUE,
           "only where there is more than one class"),
     Fault("scaled by 1 - 2 u", the.logsumexp, Form(value("v * (1 - 2 * u)", LSE)), VALUE, "two roundings", hidden=True),
+    Fault("log for log1p", tails.log_softmax_tail,
+          Form(f"{_GAP}gap - torch.log(1 + torch.exp(gap).scatter(dim, m, 0).sum(dim, keepdim=True))"), VALUE,
+          "as PyTorch's own kernel: the log-probability of the dominating class is 0 before it has to be",
+          hidden=True),
+    Fault("the gap of the largest differentiated", tails.log_softmax_tail,
+          Form(f"{_LOOSE}gap - torch.log1p(torch.exp(gap).scatter(dim, m, 0).sum(dim, keepdim=True))"), GRADIENT,
+          "z_m - z_m is 0, and its gradient a difference of nearly equal numbers", hidden=True),
+    Fault("the largest counted twice", tails.log_softmax_tail,
+          Form(f"{_GAP}gap - torch.log1p(torch.exp(gap).sum(dim, keepdim=True))"), BOTH, "1 is already in log1p"),
+    Fault("1 - s", tails.softmax_vjp_tail, Form("s = F.softmax(z, dim)\ns * (g - (g * s).sum(dim, keepdim=True))"),
+          VALUE, "as PyTorch's own kernel: absolute accuracy alone", hidden=True),
+    Fault("the wrong shares", tails.softmax_vjp_tail,
+          Form("s = F.softmax(z, dim)\n"
+          "s * (s.unsqueeze(dim) * (g.unsqueeze(dim) - g.unsqueeze(dim + 1))).sum(dim)"), VALUE,
+          "each difference is weighted by its own share, not by the other's"),
 )  # fmt: skip

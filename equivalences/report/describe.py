@@ -16,6 +16,7 @@ from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form, Identity, KnownDefect, Pitfall, Raises, Warns
 from equivalences.report import failure
 from equivalences.special_values import SPECIAL_VALUES
+from equivalences.unstable import UNSTABLE
 
 AXES = {"": "a number", "R": "a number a row", "C": "a number a class", "RC": "rows x classes"}
 
@@ -36,6 +37,9 @@ def catalogue() -> Iterator[str]:
     yield f"known defects of PyTorch: {len(KNOWN_DEFECTS)}"
     for defect in KNOWN_DEFECTS:
         yield f"  {defect.name:{width}} {defect.why}"
+    yield f"accurate only in absolute terms: {len(UNSTABLE)} (`python -m equivalences show` of their identities)"
+    for unstable in UNSTABLE:
+        yield f"  {unstable.name:{width}} of {unstable.identity}: {unstable.why}"
     operations = len({entry.operation for entry in SPECIAL_VALUES})
     yield f"special values: {len(SPECIAL_VALUES)} of {operations} operations (`python -m equivalences special`)"
 
@@ -80,6 +84,14 @@ def _identity(identity: Identity) -> Iterator[str]:
         for defect in defects:
             yield f"  - {defect.name} ({_all(defect.formats)}; seen in torch {_all(defect.seen)}): {defect.why}"
             yield f"    {defect.link}"
+    if unstable := [entry for entry in UNSTABLE if entry.identity == identity.name]:
+        yield from ("", "accurate only in absolute terms: within its own arithmetic, beyond the contract")
+        for entry in unstable:
+            first = entry.witnesses[0]
+            yield f"  - {entry.form}: {entry.quantity} ({_all(entry.formats)}): {entry.why}"
+            yield f"    gives {first.got:g} for {first.exact:g} at {first.problem}"
+            yield f"    who is hurt: {entry.who}"
+            yield f"    {entry.link}"
     near = [p for p in PITFALLS.values() if p.of is identity or identity in p.relations]
     if near:
         yield from ("", "pitfalls near it")

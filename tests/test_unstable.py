@@ -1,0 +1,88 @@
+"""What loses its digits still does, in numbers as stated, beside a reference that keeps them.
+
+An entry that is out of date fails here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from equivalences import execute, judge
+from equivalences.catalogue import IDENTITIES
+from equivalences.formats import FORMATS
+from equivalences.judge import Measurement
+from equivalences.model import Unstable, Witness
+from equivalences.unstable import UNSTABLE
+
+SHOWN = [
+    pytest.param(entry, witness, id=f"{entry.name}-{witness.problem.format}-{witness.problem['z'].flat[0]:g}")
+    for entry in UNSTABLE
+    for witness in entry.witnesses
+]
+
+
+def stated(number: float) -> float:
+    """A number as the table states it: three significant digits."""
+    return float(f"{number:.3g}")
+
+
+def skip_if_fixed(entry: Unstable) -> None:
+    if entry.fixed and execute.reached(entry.fixed):
+        pytest.skip(f"fixed in torch {entry.fixed}: delete the entry once no older release is supported")
+
+
+@pytest.mark.parametrize(("entry", "witness"), SHOWN)
+def test_witness_still_loses_its_digits(entry: Unstable, witness: Witness) -> None:
+    skip_if_fixed(entry)
+    assert judge.still_unstable(entry, witness.problem), (
+        f"fixed: delete this entry ({entry.name} in equivalences/unstable.py): {entry.form} is no longer beyond the "
+        f"contract of {entry.identity} and within its own allowance, beside a reference that keeps half of the digits"
+    )
+
+
+@pytest.mark.parametrize(("entry", "witness"), SHOWN)
+def test_numbers_are_as_stated(entry: Unstable, witness: Witness) -> None:
+    skip_if_fixed(entry)
+    unstable, reference = judge.beside_reference(entry, witness.problem)
+    assert stated(unstable.got[entry.at]) == witness.got
+    assert stated(unstable.exact[entry.at]) == witness.exact
+    assert unstable.exact[entry.at] == reference.exact[entry.at]
+
+
+@pytest.mark.parametrize(("entry", "witness"), SHOWN)
+def test_a_form_that_keeps_its_digits_is_told(entry: Unstable, witness: Witness) -> None:
+    """The reference in the form's place is not unstable: an entry that is mended would be noticed."""
+    mended = {**vars(entry), "form": IDENTITIES[entry.identity].reference.label}
+    assert not judge.still_unstable(Unstable(**mended), witness.problem)
+
+
+@pytest.mark.parametrize("fmt", ["float64", "float32"])
+@pytest.mark.parametrize("name", ["log_softmax_tail", "softmax_vjp_tail"])
+def test_the_contract_is_relative_for_the_class_that_dominates(name: str, fmt: str) -> None:
+    """Half of the digits at least, wherever the exact number is not among the smallest of the format."""
+    identity, u, held = IDENTITIES[name], FORMATS[fmt].u, 0
+    for problem in identity.domain.edges(fmt):
+        (value, *_) = judge.measure(identity, identity.reference, problem)
+        assert isinstance(value, Measurement)
+        each = np.arange(len(problem["z"])), problem["z"].argmax(1)
+        size, own = np.abs(value.exact[each]), value.own[each]
+        there = size > FORMATS[fmt].tiny / u
+        assert (own < u**0.5 * size)[there].all()
+        held += int((there & (size < u)).sum())
+    assert held, "no class dominates"
+
+
+@pytest.mark.parametrize("entry", UNSTABLE, ids=lambda entry: entry.name)
+def test_entry_is_complete(entry: Unstable) -> None:
+    identity = IDENTITIES[entry.identity]
+    form = next(form for form in identity.forms if form.label == entry.form)
+    assert form is not identity.reference
+    assert {"float32", "float64"} <= set(entry.formats) <= set(form.formats or identity.formats)
+    assert entry.why
+    assert entry.who
+    assert entry.link
+
+
+def test_names_are_told_apart() -> None:
+    assert len({entry.name for entry in UNSTABLE}) == len(UNSTABLE)
