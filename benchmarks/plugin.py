@@ -53,16 +53,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.hasplugin("benchmark"):
         return
     option = config.option
+    try:
+        devices.require(config.getoption("device"))  # first: the folder of saved runs is named after it
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
     name = config.getoption("data")
     if name not in data.SETS:
         raise pytest.UsageError(f"unknown data set {name!r}: choose from {', '.join(data.SETS)}")
     if config.getoption("data_root"):
         os.environ[cache.VARIABLE] = config.getoption("data_root")
     if option.benchmark_only:
-        try:
-            devices.require(config.getoption("device"))
-        except ValueError as error:
-            raise pytest.UsageError(str(error)) from None
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args[:] = [str(FOLDER)]  # the tests hold no benchmark: they need not be collected
         if (threads := config.getoption("threads")) is not None:

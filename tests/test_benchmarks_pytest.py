@@ -71,10 +71,13 @@ def test_plain_pytest_never_times() -> None:
     assert "Median" not in said
 
 
+ONLY = "--benchmark-only"
 WRONG = {
-    ("--device", "warp"): "device 'warp' is not available here",
-    ("--data", "minst"): "unknown data set 'minst': choose from digits28, mnist",
-    ("--data", "mnist", "--data-root", "/no/such/folder", "-k", "test_loading and batch:256"): "mnist",
+    (ONLY, "--device", "warp"): "device 'warp' is not available here",
+    ("--device", "cuda:99"): "device 'cuda:99' is not available here",  # nothing is timed, and nobody asks CUDA
+    ("benchmarks", "--device", "cuda:99"): "device 'cuda:99' is not available here",
+    (ONLY, "--data", "minst"): "unknown data set 'minst': choose from digits28, mnist",
+    (ONLY, "--data", "mnist", "--data-root", "/no/such/folder", "-k", "test_loading and batch:256"): "mnist",
 }
 
 
@@ -85,13 +88,14 @@ sys.stderr = sys.stdout
 for wrong in {list(WRONG)}:
     print(int(pytest.main([*sys.argv[1:], *wrong])), end="<end>")
 """
-    status, said = run("--benchmark-only", code=every)  # in one process: torch is imported once
+    status, said = run(code=every)  # in one process: torch is imported once
     assert status == 0, said
     *parts, _ = said.split("<end>")
     for part, says in zip(parts, WRONG.values(), strict=True):
         assert part.endswith("4")
         assert says in part
         assert "Traceback" not in part
+        assert "INTERNALERROR" not in part
 
 
 # --- comparing -------------------------------------------------------------------------------------------------------
