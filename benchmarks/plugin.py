@@ -48,6 +48,17 @@ def _devices(config: pytest.Config) -> tuple[str, ...]:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """What pytest-benchmark warns of is shown, not raised: it compares, or says that it cannot, as pytest starts.
+
+    Not in pyproject.toml, where a filter by class is an error if the package is missing; before pytest_configure, whose
+    filters are set by then.
+    """
+    if config.pluginmanager.hasplugin("benchmark"):
+        config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "smoke: one of the few benchmarks that run everywhere in under two minutes")
     if not config.pluginmanager.hasplugin("benchmark"):
@@ -96,11 +107,18 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
-def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared_benchmark: dict[str, Any]) -> None:
+def pytest_benchmark_compare_machine_info(
+    benchmarksession: Any, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
+    saved = compared_benchmark["machine_info"]
     try:
-        machine.comparable(machine_info, compared_benchmark["machine_info"])
+        machine.comparable(machine_info, saved)
     except machine.Incomparable as error:
         raise pytest.UsageError(str(error)) from None
+    if unlike := machine.differences(saved, machine_info):
+        benchmarksession.logger.warning(f"the saved run is of other software or settings: {'; '.join(unlike)}")
+    # So that pytest-benchmark does not compare clocks, nor print both whole (which fails for a folder elsewhere).
+    compared_benchmark["machine_info"] = machine_info
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

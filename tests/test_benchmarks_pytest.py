@@ -109,6 +109,33 @@ def test_only_results_of_one_device_are_compared() -> None:
         assert len(str(error.value).splitlines()) == 1
 
 
+def test_what_else_is_unlike_is_shown_and_compared(first: tuple[str, Path], tmp_path: Path) -> None:
+    """Of one device: nothing to compare with, the same again at another clock, another release of torch."""
+    _, path = first
+    saved = json.loads(path.read_text())
+    saved["machine_info"]["devices"]["cpu"]["clocks"]["MHz"] = 1.0
+    saved_torch = saved["machine_info"]["torch"]["version"]
+    for name, version in (("none", None), ("clock", saved_torch), ("torch", "2.0.0")):
+        (tmp_path / name / path.parent.name).mkdir(parents=True)
+        saved["machine_info"]["torch"]["version"] = version
+        if version:
+            (tmp_path / name / path.parent.name / path.name).write_text(json.dumps(saved))
+    every = f"""import pytest, sys
+sys.stderr = sys.stdout
+for name in ("none", "clock", "torch"):
+    storage = f"--benchmark-storage={tmp_path}/{{name}}"
+    print(int(pytest.main([*sys.argv[1:], storage, "--benchmark-compare"])), end="<end>")
+"""
+    status, said = run(*QUICK, "--collect-only", code=every)
+    assert status == 0, said
+    none, clock, torch, _ = said.split("<end>")
+    assert all(part.endswith("0") for part in (none, clock, torch)), said
+    assert "Can't compare. No benchmark files" in none
+    assert "Comparing against" in clock
+    assert "PytestBenchmarkWarning" not in clock
+    assert f"other software or settings: torch.version 2.0.0, now {saved_torch}\n" in torch
+
+
 def test_a_saved_run_of_another_device_is_refused(first: tuple[str, Path], tmp_path: Path) -> None:
     _, path = first
     saved = json.loads(path.read_text())
