@@ -74,7 +74,7 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[Any, Any]:
         first = (str(error).splitlines() or [""])[0]
         raise DataError(
             f"{name} below {root} is missing or damaged ({type(error).__name__}: {first}): "
-            "put its files there, name their folder with --data-root, or fetch them with --download"
+            "put its files there, name it with --data-root=FOLDER, or fetch them with --download"
         ) from None
     return train, test
 

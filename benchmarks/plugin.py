@@ -32,7 +32,10 @@ DEFAULTS = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benchmarks", "what is timed, and on which data")
     group.addoption("--data", default="digits28", metavar="SET", help=f"of {', '.join(data.SETS)}")
-    group.addoption("--data-root", metavar="FOLDER", help=f"of the data sets' files (default: {cache.folder()})")
+    # pytest parses a first time before it loads this: after a space, a folder that exists would be one of tests to it.
+    group.addoption(
+        "--data-root", metavar="FOLDER", help=f"of the data sets' files, after = (default: {cache.folder()})"
+    )
     group.addoption("--download", action="store_true", help="fetch the files of --data mnist or cifar10")
     group.addoption("--full-grid", action="store_true", help="every combination of the axes, not a sensible cross")
     group.addoption("--threads", type=int, metavar="N", help="of torch, within an operation (default: as it starts)")

@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
     (tmp_path / "file").touch()
     with pytest.raises(DataError) as error:
         digits.load(tmp_path / "file" / "below", *COUNTS)
-    assert "--data-root" in one_line(error)
+    assert "--data-root=FOLDER" in one_line(error)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_missing_and_damaged_files_are_one_line(root: Path, damage: str) -> None
         path.write_bytes(path.read_bytes()[:-100] if damage == "truncated" else b"<html>moved</html>" * 100)
     with pytest.raises(DataError) as error:
         data.load("mnist")
-    assert "--data-root" in one_line(error)
+    assert "--data-root=FOLDER" in one_line(error)
     assert "--download" in one_line(error)
 
 
