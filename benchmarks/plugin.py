@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parent
 DEFAULTS = {
     "benchmark_timer": "torch.utils.benchmark.timer",  # synchronises the accelerator
     "benchmark_disable_gc": True,
+    "benchmark_save_data": True,  # every round is kept: the time of every seed, not their middle
     "benchmark_sort": "name",
     "benchmark_columns": ["median", "iqr", "min", "rounds"],
 }

@@ -40,7 +40,7 @@ QUICK = ("--benchmark-only", "-k", "test_gate_cost and format:bfloat16")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What a timed run said, and the file that it saved."""
     folder = tmp_path_factory.mktemp("saved")
-    status, said = run(*QUICK, f"--benchmark-storage={folder}", "--benchmark-save=one", "--benchmark-save-data")
+    status, said = run(*QUICK, f"--benchmark-storage={folder}", "--benchmark-save=one")
     assert status == 0, said
     (path,) = folder.rglob("*.json")
     return said, path
