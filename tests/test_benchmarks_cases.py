@@ -232,6 +232,13 @@ def test_a_loss_that_is_slightly_wrong_is_caught(monkeypatch: pytest.MonkeyPatch
         loss_cases.LossOnly(loss_cases.Axes(right.name, "64", "10", "forward"), "cpu").check()
 
 
+@pytest.mark.parametrize("fmt", ["bfloat16", "float16"])
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_every_loss_is_judged_in_16_bits_too(loss: str, fmt: str) -> None:
+    """The full grid's largest batch of two classes, whose logits reach furthest."""
+    loss_cases.LossOnly(loss_cases.Axes(loss, "4096", "2", "forward+backward", fmt), "cpu").check()
+
+
 def test_a_wrong_gradient_is_caught() -> None:
     work = loss_cases.LossOnly(loss_cases.Axes("CrossEntropyLoss", "4096", "10", "forward+backward"), "cpu")
     right = work.function
