@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from torch.utils.benchmark import timer
 
 from benchmarks import machine
 from benchmarks.cases import CASES
+from benchmarks.overhead import median
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark (the test extra)")
 pytestmark = pytest.mark.slow  # each starts a pytest
@@ -73,6 +76,28 @@ def test_plain_pytest_never_times() -> None:
 
 
 ONLY = "--benchmark-only"
+
+
+def test_the_harness_is_timed_by_hand_as_well() -> None:
+    """The median of six ratios, inside its interval, which is all of them; both sides timed the same product."""
+    code = "import sys; from benchmarks.overhead import main; sys.exit(main(sys.argv[-2:]))"
+    status, said = run("--rounds", "6", code=code)
+    assert status == 0, said
+    assert re.search(r"an empty case: \d+\.\d\d us", said)
+    middle, low, high = map(float, re.findall(r"harness / hand: ([\d.]+) \(([\d.]+) to ([\d.]+)\)", said)[0])
+    assert 0.1 < low <= middle <= high < 10
+
+
+def test_the_interval_of_a_median_covers_it() -> None:
+    chance = random.Random(0)
+    inside = 0
+    for _ in range(1000):
+        _, low, high = median([chance.expovariate(1) for _ in range(50)])
+        inside += low <= math.log(2) <= high
+    assert 945 <= inside <= 985  # 967 expected
+    assert median(range(9)) == (4, 1, 7)
+
+
 WRONG = {
     (ONLY, "--device", "warp"): "device 'warp' is not available here",
     ("--device", "cuda:99"): "device 'cuda:99' is not available here",  # nothing is timed, and nobody asks CUDA
