@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +61,17 @@ def test_ids_are_unique_and_spell_out_every_axis(name: str) -> None:
         assert not set("[]:: \t'\"") & set(case.id.replace(":", ""))
     assert {case.suite for case in every} >= {"training", "loss", "loading", "gate"}
     assert {case.id for case in cases.grid(name)} <= {case.id for case in every}
+
+
+def test_the_readme_counts_the_full_grid() -> None:
+    every = cases.grid(full=True)
+    text = Path(cases.__file__).with_name("README.md").read_text(encoding="utf-8")
+    on_the_cpu = Counter(case.suite for case in every if case.runs_on("cpu"))
+    kinds = ("training", "loss", "gate", "loading", "accuracy")
+    training, loss, gate, loads, accuracy = (on_the_cpu[kind] for kind in kinds)
+    said = f"{training:,} training, {loss} losses, {gate} gate, {loads} loading, {accuracy} accuracy"
+    assert f"`--full-grid` has {on_the_cpu.total():,} cases on the CPU: {said}" in text
+    assert f"{sum(case.runs_on('cuda') for case in every):,} on a CUDA GPU" in text
 
 
 def test_smoke_cases_run_on_the_cpu() -> None:
