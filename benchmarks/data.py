@@ -70,11 +70,14 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[Any, Any]:
         ) from None
     try:
         train, test = (getattr(datasets, name)(root, train=part, download=download) for part in (True, False))
+        for part in (train, test):
+            if len(part.data) != len(part.targets):  # torchvision reads both files, and does not compare
+                raise ValueError(f"{len(part.data)} images and {len(part.targets)} labels")
     except Exception as error:  # a damaged file raises nearly anything: ValueError, EOFError, UnpicklingError ...
         first = (str(error).splitlines() or [""])[0]
         raise DataError(
             f"{name} below {root} is missing or damaged ({type(error).__name__}: {first}): "
-            "put its files there, name their folder with --data-root, or fetch them with --download"
+            "put its files there, name it with --data-root=FOLDER, or fetch them with --download"
         ) from None
     return train, test
 

@@ -47,7 +47,7 @@ def load(root: Path | None = None, train: tuple[int, ...] = TRAIN, test: tuple[i
             whole.fill(lambda file: np.savez_compressed(file, allow_pickle=False, **checked))
     except OSError as error:
         raise DataError(
-            f"cannot write {path}: {error.strerror}; choose another folder with --data-root or {cache.VARIABLE}"
+            f"cannot write {path}: {error.strerror}; choose another folder with --data-root=FOLDER or {cache.VARIABLE}"
         ) from None
     return arrays
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,21 @@ def comparable(here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
             f"these results are of different devices and are not compared: here {_said(ours)}, there {_said(theirs)}; "
             "save a run on this device first, with --benchmark-autosave"
         )
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What a saved result says otherwise than this session, one short phrase each; clocks move and do not count."""
+    then, now = (dict(_flat(json.loads(json.dumps(found)))) for found in (there, here))
+    return [f"{name} {then.get(name)}, now {now.get(name)}" for name in now | then if then.get(name) != now.get(name)]
+
+
+def _flat(found: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(found, dict):
+        yield name, found
+        return
+    for key, value in found.items():
+        if key != "clocks" and not key.startswith("hz_actual"):
+            yield from _flat(value, f"{name}.{key}" if name else key)
 
 
 def _said(found: Mapping[str, str]) -> str:

@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parent
 DEFAULTS = {
     "benchmark_timer": "torch.utils.benchmark.timer",  # synchronises the accelerator
     "benchmark_disable_gc": True,
+    "benchmark_save_data": True,  # every round is kept: the time of every seed, not their middle
     "benchmark_sort": "name",
     "benchmark_columns": ["median", "iqr", "min", "rounds"],
 }
@@ -32,7 +33,10 @@ DEFAULTS = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benchmarks", "what is timed, and on which data")
     group.addoption("--data", default="digits28", metavar="SET", help=f"of {', '.join(data.SETS)}")
-    group.addoption("--data-root", metavar="FOLDER", help=f"of the data sets' files (default: {cache.folder()})")
+    # pytest parses a first time before it loads this: after a space, a folder that exists would be one of tests to it.
+    group.addoption(
+        "--data-root", metavar="FOLDER", help=f"of the data sets' files, after = (default: {cache.folder()})"
+    )
     group.addoption("--download", action="store_true", help="fetch the files of --data mnist or cifar10")
     group.addoption("--full-grid", action="store_true", help="every combination of the axes, not a sensible cross")
     group.addoption("--threads", type=int, metavar="N", help="of torch, within an operation (default: as it starts)")
@@ -48,21 +52,32 @@ def _devices(config: pytest.Config) -> tuple[str, ...]:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """What pytest-benchmark warns of is shown, not raised: it compares, or says that it cannot, as pytest starts.
+
+    Not in pyproject.toml, where a filter by class is an error if the package is missing; before pytest_configure, whose
+    filters are set by then.
+    """
+    if config.pluginmanager.hasplugin("benchmark"):
+        config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "smoke: one of the few benchmarks that run everywhere in under two minutes")
     if not config.pluginmanager.hasplugin("benchmark"):
         return
     option = config.option
+    try:
+        devices.require(config.getoption("device"))  # first: the folder of saved runs is named after it
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
     name = config.getoption("data")
     if name not in data.SETS:
         raise pytest.UsageError(f"unknown data set {name!r}: choose from {', '.join(data.SETS)}")
     if config.getoption("data_root"):
         os.environ[cache.VARIABLE] = config.getoption("data_root")
     if option.benchmark_only:
-        try:
-            devices.require(config.getoption("device"))
-        except ValueError as error:
-            raise pytest.UsageError(str(error)) from None
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args[:] = [str(FOLDER)]  # the tests hold no benchmark: they need not be collected
         if (threads := config.getoption("threads")) is not None:
@@ -96,11 +111,18 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
-def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared_benchmark: dict[str, Any]) -> None:
+def pytest_benchmark_compare_machine_info(
+    benchmarksession: Any, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
+    saved = compared_benchmark["machine_info"]
     try:
-        machine.comparable(machine_info, compared_benchmark["machine_info"])
+        machine.comparable(machine_info, saved)
     except machine.Incomparable as error:
         raise pytest.UsageError(str(error)) from None
+    if unlike := machine.differences(saved, machine_info):
+        benchmarksession.logger.warning(f"the saved run is of other software or settings: {'; '.join(unlike)}")
+    # So that pytest-benchmark does not compare clocks, nor print both whole (which fails for a folder elsewhere).
+    compared_benchmark["machine_info"] = machine_info
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

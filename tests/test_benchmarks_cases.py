@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +61,17 @@ def test_ids_are_unique_and_spell_out_every_axis(name: str) -> None:
         assert not set("[]:: \t'\"") & set(case.id.replace(":", ""))
     assert {case.suite for case in every} >= {"training", "loss", "loading", "gate"}
     assert {case.id for case in cases.grid(name)} <= {case.id for case in every}
+
+
+def test_the_readme_counts_the_full_grid() -> None:
+    every = cases.grid(full=True)
+    text = Path(cases.__file__).with_name("README.md").read_text(encoding="utf-8")
+    on_the_cpu = Counter(case.suite for case in every if case.runs_on("cpu"))
+    kinds = ("training", "loss", "gate", "loading", "accuracy")
+    training, loss, gate, loads, accuracy = (on_the_cpu[kind] for kind in kinds)
+    said = f"{training:,} training, {loss} losses, {gate} gate, {loads} loading, {accuracy} accuracy"
+    assert f"`--full-grid` has {on_the_cpu.total():,} cases on the CPU: {said}" in text
+    assert f"{sum(case.runs_on('cuda') for case in every):,} on a CUDA GPU" in text
 
 
 def test_smoke_cases_run_on_the_cpu() -> None:
@@ -232,6 +245,13 @@ def test_a_loss_that_is_slightly_wrong_is_caught(monkeypatch: pytest.MonkeyPatch
         loss_cases.LossOnly(loss_cases.Axes(right.name, "64", "10", "forward"), "cpu").check()
 
 
+@pytest.mark.parametrize("fmt", ["bfloat16", "float16"])
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_every_loss_is_judged_in_16_bits_too(loss: str, fmt: str) -> None:
+    """The full grid's largest batch of two classes, whose logits reach furthest."""
+    loss_cases.LossOnly(loss_cases.Axes(loss, "4096", "2", "forward+backward", fmt), "cpu").check()
+
+
 def test_a_wrong_gradient_is_caught() -> None:
     work = loss_cases.LossOnly(loss_cases.Axes("CrossEntropyLoss", "4096", "10", "forward+backward"), "cpu")
     right = work.function
@@ -268,12 +288,13 @@ def test_a_gate_that_accepts_everything_is_caught(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_gate_is_timed_on_problems_that_it_has_not_judged_before() -> None:
-    work, seen = Judging(GateAxes(), "cpu"), set()
+    """Row by row: in 16 bits, the few rows outside their allowance are judged again by themselves, and remembered."""
+    work, seen = Judging(GateAxes("bfloat16"), "cpu"), set()
     work.reset()
     for _ in range(300):  # more than the judge remembers
         work.run()
-        seen.add(work.problem)
-    assert len(seen) == 300
+        seen |= {row.tobytes() for row in work.problem.items["z"]}
+    assert len(seen) == 300 * work.samples
 
 
 def test_other_masks_are_allowed_their_own_spread() -> None:

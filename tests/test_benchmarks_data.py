@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
     (tmp_path / "file").touch()
     with pytest.raises(DataError) as error:
         digits.load(tmp_path / "file" / "below", *COUNTS)
-    assert "--data-root" in one_line(error)
+    assert "--data-root=FOLDER" in one_line(error)
 
 
 @pytest.mark.parametrize(
@@ -206,16 +206,21 @@ def test_cifar10_is_aeroplanes_and_birds_normalised(root: Path, monkeypatch: pyt
     assert "cifar10" in one_line(error).lower()
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "not IDX"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "not IDX", "labels of others"])
 def test_missing_and_damaged_files_are_one_line(root: Path, damage: str) -> None:
     torchvision()
     if damage != "missing":
         write_mnist(root, 20)
-        path = root / "MNIST" / "raw" / "train-images-idx3-ubyte"
-        path.write_bytes(path.read_bytes()[:-100] if damage == "truncated" else b"<html>moved</html>" * 100)
+        images, labels = (root / "MNIST" / "raw" / f"train-{part}-ubyte" for part in ("images-idx3", "labels-idx1"))
+        path, content = {
+            "truncated": (images, images.read_bytes()[:-100]),
+            "not IDX": (images, b"<html>moved</html>" * 100),
+            "labels of others": (labels, idx(np.arange(24) % 4)),
+        }[damage]
+        path.write_bytes(content)
     with pytest.raises(DataError) as error:
         data.load("mnist")
-    assert "--data-root" in one_line(error)
+    assert "--data-root=FOLDER" in one_line(error)
     assert "--download" in one_line(error)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from torch.utils.benchmark import timer
 
 from benchmarks import machine
 from benchmarks.cases import CASES
+from benchmarks.overhead import median
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark (the test extra)")
 pytestmark = pytest.mark.slow  # each starts a pytest
@@ -39,7 +43,7 @@ QUICK = ("--benchmark-only", "-k", "test_gate_cost and format:bfloat16")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What a timed run said, and the file that it saved."""
     folder = tmp_path_factory.mktemp("saved")
-    status, said = run(*QUICK, f"--benchmark-storage={folder}", "--benchmark-save=one", "--benchmark-save-data")
+    status, said = run(*QUICK, f"--benchmark-storage={folder}", "--benchmark-save=one")
     assert status == 0, said
     (path,) = folder.rglob("*.json")
     return said, path
@@ -71,10 +75,36 @@ def test_plain_pytest_never_times() -> None:
     assert "Median" not in said
 
 
+ONLY = "--benchmark-only"
+
+
+def test_the_harness_is_timed_by_hand_as_well() -> None:
+    """The median of six ratios, inside its interval, which is all of them; both sides timed the same product."""
+    code = "import sys; from benchmarks.overhead import main; sys.exit(main(sys.argv[-2:]))"
+    status, said = run("--rounds", "6", code=code)
+    assert status == 0, said
+    assert re.search(r"an empty case: \d+\.\d\d us", said)
+    middle, low, high = map(float, re.findall(r"harness / hand: ([\d.]+) \(([\d.]+) to ([\d.]+)\)", said)[0])
+    assert 0.1 < low <= middle <= high < 10
+
+
+def test_the_interval_of_a_median_covers_it() -> None:
+    chance = random.Random(0)
+    inside = 0
+    for _ in range(1000):
+        _, low, high = median([chance.expovariate(1) for _ in range(50)])
+        inside += low <= math.log(2) <= high
+    assert 945 <= inside <= 985  # 967 expected
+    assert median(range(9)) == (4, 1, 7)
+
+
 WRONG = {
-    ("--device", "warp"): "device 'warp' is not available here",
-    ("--data", "minst"): "unknown data set 'minst': choose from digits28, mnist",
-    ("--data", "mnist", "--data-root", "/no/such/folder", "-k", "test_loading and batch:256"): "mnist",
+    (ONLY, "--device", "warp"): "device 'warp' is not available here",
+    ("--device", "cuda:99"): "device 'cuda:99' is not available here",  # nothing is timed, and nobody asks CUDA
+    ("benchmarks", "--device", "cuda:99"): "device 'cuda:99' is not available here",
+    (ONLY, "--data", "minst"): "unknown data set 'minst': choose from digits28, mnist",
+    # With =: after a space, a folder that exists is one of tests to pytest, which looks for conftest.py there.
+    (ONLY, "--data", "mnist", f"--data-root={tempfile.gettempdir()}", "-k", "test_loading and batch:256"): "mnist",
 }
 
 
@@ -85,13 +115,14 @@ sys.stderr = sys.stdout
 for wrong in {list(WRONG)}:
     print(int(pytest.main([*sys.argv[1:], *wrong])), end="<end>")
 """
-    status, said = run("--benchmark-only", code=every)  # in one process: torch is imported once
+    status, said = run(code=every)  # in one process: torch is imported once
     assert status == 0, said
     *parts, _ = said.split("<end>")
     for part, says in zip(parts, WRONG.values(), strict=True):
         assert part.endswith("4")
         assert says in part
         assert "Traceback" not in part
+        assert "INTERNALERROR" not in part
 
 
 # --- comparing -------------------------------------------------------------------------------------------------------
@@ -103,6 +134,33 @@ def test_only_results_of_one_device_are_compared() -> None:
         with pytest.raises(machine.Incomparable, match=r"cpu \(Some CPU\)") as error:
             machine.comparable(CPU, other)
         assert len(str(error.value).splitlines()) == 1
+
+
+def test_what_else_is_unlike_is_shown_and_compared(first: tuple[str, Path], tmp_path: Path) -> None:
+    """Of one device: nothing to compare with, the same again at another clock, another release of torch."""
+    _, path = first
+    saved = json.loads(path.read_text())
+    saved["machine_info"]["devices"]["cpu"]["clocks"]["MHz"] = 1.0
+    saved_torch = saved["machine_info"]["torch"]["version"]
+    for name, version in (("none", None), ("clock", saved_torch), ("torch", "2.0.0")):
+        (tmp_path / name / path.parent.name).mkdir(parents=True)
+        saved["machine_info"]["torch"]["version"] = version
+        if version:
+            (tmp_path / name / path.parent.name / path.name).write_text(json.dumps(saved))
+    every = f"""import pytest, sys
+sys.stderr = sys.stdout
+for name in ("none", "clock", "torch"):
+    storage = f"--benchmark-storage={tmp_path}/{{name}}"
+    print(int(pytest.main([*sys.argv[1:], storage, "--benchmark-compare"])), end="<end>")
+"""
+    status, said = run(*QUICK, "--collect-only", code=every)
+    assert status == 0, said
+    none, clock, torch, _ = said.split("<end>")
+    assert all(part.endswith("0") for part in (none, clock, torch)), said
+    assert "Can't compare. No benchmark files" in none
+    assert "Comparing against" in clock
+    assert "PytestBenchmarkWarning" not in clock
+    assert f"other software or settings: torch.version 2.0.0, now {saved_torch}\n" in torch
 
 
 def test_a_saved_run_of_another_device_is_refused(first: tuple[str, Path], tmp_path: Path) -> None:

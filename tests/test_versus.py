@@ -74,8 +74,8 @@ for line in sys.stdin:
         if kind == "text":
             print("Segmentation fault?", flush=True)
             continue
-        if kind == "interrupt":
-            os.kill(os.getppid(), 2)
+        if kind in ("interrupt", "terminate"):
+            os.kill(os.getppid(), 2 if kind == "interrupt" else 15)
             time.sleep(60)
     print(json.dumps(answer), flush=True)
 """
@@ -208,10 +208,12 @@ def test_workers_that_stop_starting_end_the_run_cleanly(command: Command, tmp_pa
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C as in a terminal: a job started in the background inherits that it is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Ctrl-C as in a terminal: a job started in the background inherits that it is ignored.  SIGTERM ends no pytest."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda *_: pytest.fail("nobody handled it")}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.slow
@@ -220,17 +222,23 @@ def test_an_interrupted_run_is_kept_and_resumed_as_it_would_have_been(command: C
     speaker = tmp_path / "speaker"
     whole = speaker.read_text()
     third = "os.stat(os.environ['LAUNCHES']).st_size > 8"  # two environments, then three workers a launch
-    speaker.write_text(
-        whole.replace(
-            "kind, _, where =", f'os.environ["FAULT"] = "interrupt:time:one" if {third} else ""\nkind, _, where ='
-        )
+    faulty = whole.replace(
+        "kind, _, where =", f'os.environ["FAULT"] = "interrupt:time:one" if {third} else ""\nkind, _, where ='
     )
+    speaker.write_text(faulty)
     status, out, err = command("--launches", "4", "--margin", "7", "--json", "record.json")
     assert status == 130
     assert "interrupted: 2 of 4 launches are kept; --resume goes on" in err
     assert "2 of 4 launches" in out
     kept = load(Path("record.json"))
     assert len(kept.launches) == 2
+
+    speaker.write_text(faulty.replace("interrupt:", "terminate:").replace("> 8", "> 2"))
+    status, _, err = command("--json", "record.json", "--resume")
+    assert status == 130
+    assert "interrupted: 2 of 4 launches are kept; --resume goes on" in err
+    assert load(Path("record.json")).launches == kept.launches
+    assert not list(tmp_path.glob(".record*"))
 
     speaker.write_text(whole)
     status, _, err = command("--launches", "4", "--json", "record.json")
@@ -254,6 +262,9 @@ def test_an_interrupted_run_is_kept_and_resumed_as_it_would_have_been(command: C
 def test_more_launches_extend_a_finished_record(command: Command) -> None:
     assert command("--launches", "2", "--json", "record.json")[0] == 0
     assert command("--launches", "3", "--json", "record.json", "--resume")[0] == 0
+    status, out, _ = command("--launches", "2", "--json", "record.json", "--resume")
+    assert status == 0
+    assert "3 of 3 launches" in out
     assert [launch.number for launch in load(Path("record.json")).launches] == [0, 1, 2]
     assert command("--launches", "2", "--json", "record.json")[0] == 0  # a finished one may be replaced
     assert len(load(Path("record.json")).launches) == 2

@@ -1,7 +1,8 @@
 """`python -m benchmarks.versus`: is B slower than A on this machine?  Two interpreters, or one with two settings.
 
 Exit status 0: every case equivalent or improved; 1: at least one regressed; 2: wrong usage, in one line; 3: none
-regressed, at least one inconclusive; 4: none regressed, at least one invalid; 130: interrupted, `--resume` goes on.
+regressed, at least one inconclusive; 4: none regressed, at least one invalid; 130: interrupted (or ended by SIGTERM),
+`--resume` goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import importlib
 import math
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -113,13 +115,24 @@ def _parser() -> _Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison; returns the exit status."""
     try:
-        return _compare(_parser().parse_args(arguments))
+        with _terminated_as_interrupted():
+            return _compare(_parser().parse_args(arguments))
     except Usage as error:
         print(f"versus: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("versus: interrupted before the first launch", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, from a scheduler or a timeout, ends a run as Ctrl-C does: no worker and no draft is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _compare(asked: Any) -> int:
@@ -226,7 +239,8 @@ def _record(asked: Any, there: Record | None, plan: Plan, environments: dict[str
     if changed := differences(there, settings(plan), environments):
         raise Usage(f"--resume: {asked.json} was made with other settings: {'; '.join(changed)}")
     margin = asked.margin / 100 if asked.margin else there.margin
-    return replace(there, wanted=asked.launches or there.wanted, margin=margin)
+    # What is there is kept, and judged, though fewer were asked for.
+    return replace(there, wanted=max(asked.launches or there.wanted, len(there.launches)), margin=margin)
 
 
 @contextmanager

@@ -77,6 +77,8 @@ def _benchmark(folder: Path, passes: int, *options: str) -> list[str]:
         "-p",
         "no:cacheprovider",
     ]
+    # A clock that moved is worth a warning to it, and warnings are errors here.
+    command += ["-W", "default::pytest_benchmark.logger.PytestBenchmarkWarning"]
     command += ["-q", "--benchmark-only", f"--benchmark-storage={folder}", *options]
     done = subprocess.run(command, cwd=ROOT, env=arm.environment(), capture_output=True, text=True, timeout=300)
     output = (done.stdout + done.stderr).splitlines()
@@ -109,7 +111,9 @@ def extend(path: Path, minutes: float) -> None:
             if time.monotonic() > deadline:
                 break
             begun = time.monotonic()
-            with tempfile.TemporaryDirectory() as folder:
+            # Below the working directory: of any other, pytest-benchmark cannot say where the saved run is.
+            (saved := ROOT / ".benchmarks").mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=saved) as folder:
                 slower = compare_with_threshold(Path(folder))
             _append(path, {"slower": slower, "seconds": time.monotonic() - begun})
             console.print(f"pytest-benchmark, {number + 1} of {COMPARISONS}, {_left(deadline)}")
