@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from equivalences import choices, execute, sweep
+from equivalences import choices
 from equivalences.known_defects import KNOWN_DEFECTS
-from equivalences.model import Identity, Problem
 from equivalences.own import audit
 from equivalences.own.losses import LOSSES, WrongCall, cases, several
+from equivalences.own.problems import Todo, todo
 from equivalences.own.report import Defect, Report
 from equivalences.own.run import Expected
+from equivalences.own.special import asked
 from equivalences.own.verdict import Judge
-from equivalences.problems.rows import some_rows
-from equivalences.problems.sample import sample
 from equivalences.report import plain
 from equivalences.report.environment import environment
 
@@ -92,17 +91,24 @@ def check(
         for each in judges:
             each.case = replace(each.case, identity=replace(each.case.identity, wrt=()))
     work = [
-        (each, *todo)
+        (each, one)
         for each in judges
         for fmt in wanted
         if fmt in each.case.identity.formats
-        for todo in _problems(each.case.identity, fmt, examples, seed, shape)
+        for one in todo(each.case.identity, fmt, device, examples, seed, shape, many=of in LOSSES)
     ]
     if not work:
         raise WrongCall(f"there is no problem to judge {of!r} on: give more examples, or another shape")
     with _compilable(fn):
-        for each, problem, layout in plain.followed(work, f"checking {name}", progress):
-            each.add(problem, layout)
+        for each, one in plain.followed(work, f"checking {name}", progress):
+            each.add(one)
+        special = sum(
+            each.ask(value)
+            for each in judges
+            for fmt in wanted
+            if shape is None and fmt in each.case.identity.formats
+            for value in asked(each.case, fmt, each.mode)
+        )
         shown = tuple(example for each in judges for example in each.examples())
     declared = {
         "supports": sorted(supports), "reduction": reduction, "formats": list(wanted),
@@ -115,7 +121,7 @@ def check(
         next((each.opaque for each in judges if each.opaque), ""),
         tuple(cell for each in judges for cell in each.cells()), shown,
         tuple(incident for each in judges for incident in each.incidents.values()), _defects(judges),
-        len({problem for _, problem, _ in work}), time.monotonic() - begun, environment(device),
+        len({one.problem for _, one in work}), special, time.monotonic() - begun, environment(device),
     )  # fmt: skip
 
 
@@ -141,49 +147,15 @@ def _compilable(fn: Any) -> Iterator[None]:
         yield
 
 
-# --- problems --------------------------------------------------------------------------------------------------------
-
-
-def _problems(
-    identity: Identity, fmt: str, examples: int, seed: int, shape: tuple[int, ...] | None
-) -> Iterator[tuple[Problem, str]]:
-    """Every problem with each of its layouts."""
-    for problem, wanted in sweep.edges(identity, fmt, "eager"):
-        if shape in (None, next(iter(problem.items.values())).shape):
-            for layout in wanted:
-                yield problem, layout
-            if shape is None and identity.out == "":
-                yield from ((part, wanted[-1]) for part in _by_region(identity, problem))
-    drawn = sample(identity.domain, fmt, examples, seed, shape)
-    for turn, problem in enumerate(drawn):
-        for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
-            yield problem, layout
-
-
-def _tried(work: Sequence[tuple[Judge, Problem, str]]) -> dict[str, tuple[int, int]]:
+def _tried(work: Sequence[tuple[Judge, Todo]]) -> dict[str, tuple[int, int]]:
     """The fewest and the most rows and classes of the problems (and what else an identity has, by its letter)."""
     met: dict[str, set[int]] = {}
-    for each, problem, _ in work:
+    for each, one in work:
         axes = each.case.identity.domain.axes
-        for name, item in problem.items.items():
+        for name, item in one.problem.items.items():
             for letter, size in zip(axes.get(name, ""), np.shape(item), strict=False):
                 met.setdefault(SIZES.get(letter, letter), set()).add(size)
     return {what: (min(sizes), max(sizes)) for what, sizes in met.items()}
-
-
-def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:
-    """The rows of each region as a problem of their own: a total says nothing about a region if it mixes several."""
-    where = np.atleast_1d(identity.domain.locate(problem))
-    if len(where) != execute.rows_of(identity, problem) or len(set(where.tolist())) < 2:
-        return
-    y, weight = problem.items.get("y"), problem.items.get("weight")
-    kept = np.ones(len(where)) if y is None else (y != problem.items.get("ignore_index", -100)).astype(float)
-    if y is not None and weight is not None:
-        kept = kept * np.asarray(weight)[np.where(kept > 0, y, 0)]
-    for region in np.unique(where):
-        rows = np.flatnonzero(where == region)
-        if kept[rows].any():  # else the mean is 0 / 0
-            yield some_rows(problem, identity.domain.axes, rows)
 
 
 def _defects(judges: Sequence[Judge]) -> tuple[Defect, ...]:
