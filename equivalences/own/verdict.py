@@ -36,6 +36,7 @@ from equivalences.report import failure, snippet
 from equivalences.report.shrink import shrunk
 
 ATTEMPTS = 40  # at a smaller problem for an example
+NUMBERS = 2**18  # in all of them: a batch of many rows has few attempts
 GRAVE = 1 / 2  # of the error/contract that a smaller problem must keep
 
 
@@ -284,10 +285,13 @@ class Judge:
         return found.threads if again and (again.verdict < UNSTABLE).all() else 0
 
     def _smaller(self, found: Judged, verdict: int) -> Judged:
-        best, (region, ratio) = found, _focus(found, verdict)
+        best, (region, ratio), left = found, _focus(found, verdict), NUMBERS
 
         def fails(problem: Problem) -> bool:
-            nonlocal best
+            nonlocal best, left
+            left -= next(iter(problem.items.values())).size
+            if left < 0:
+                return False
             again = self._again(found.quantity, problem, found.layout)
             if again is None:
                 return False
