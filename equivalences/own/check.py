@@ -1,9 +1,10 @@
 """One line for a third party: is this implementation right, wrong, or unstable?
 
-`check` runs it, as its user would, on edge problems, drawn ones and batches of many rows of every case, format and layout
-that the caller declares, asks it for special values, and judges each number against the *contract*: what rounding may do to PyTorch's own function of
-that name, followed operation by operation (see `run.contract`).  What is beyond the contract is judged again by the
-implementation's own operations, if they can be followed.  See docs/check.md.
+`check` runs it, as its user would, on the edge problems, on drawn problems and on batches of many rows of every case,
+format and layout that the caller declares, and judges each number against the *contract*: what rounding may do to
+PyTorch's own function of that name, followed operation by operation (see `run.contract`).  What is beyond the contract
+is judged again by the implementation's own operations, if they can be followed.  Special values are exact.  See
+docs/check.md.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def check(
                    "label_smoothing", "pos_weight"), and "soft_targets".
     reduction      the one that fn does ("mean"), or several, ("none", "mean", "sum"), of which it takes one by keyword.
     formats        those that fn supports, by name or as dtypes (default: all four).
-    layouts        default: those of (N, C), "offset" and "expanded" too; "inner", "movedim" are (N, C, d), "unbatched" (C,).
+    layouts        default: those of (N, C), all five; "inner" and "movedim" are (N, C, d), "unbatched" is (C,).
     gradient       whether fn has a gradient with respect to the logits.
     result_format  the format of the result ("": that of the logits).
     deterministic  whether two runs must agree bit for bit; then one under torch.no_grad() is held to the contract too.
