@@ -57,6 +57,7 @@ def test_many_rows_are_tried_unless_there_is_a_shape() -> None:
     assert report.failures() == ("wrong",)
     assert report.tried["rows"] == (1, max(rows for _, rows in MANY))
     assert check(fn, **PLAIN, shape=(42, 3)).ok
+    assert check(fn, **PLAIN, many_rows=False).ok
 
 
 @pytest.mark.parametrize("here", [1, 2])
