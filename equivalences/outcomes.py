@@ -64,11 +64,11 @@ def differs(got: Gives | Exception, said: Gives | Raises, fmt: str) -> str:
             return ""
         return f"raises {type(got).__name__}: {' / '.join(str(got).splitlines())}"
     if isinstance(said, Raises):
-        return f"gives {_shown(got)} and raises nothing"
+        return f"gives {shown(got)} and raises nothing"
     same = _equal(got.value, said.value) and got.dtype == (said.dtype or fmt)
     if same and (said.gradient is None or (got.gradient is not None and _equal(got.gradient, said.gradient))):
         return ""
-    return f"gives {_shown(got)}"
+    return f"gives {shown(got)}"
 
 
 def _equal(got: Any, said: Any) -> bool:
@@ -76,7 +76,8 @@ def _equal(got: Any, said: Any) -> bool:
     return got.shape == said.shape and bool(np.array_equal(got, said, equal_nan=True))
 
 
-def _shown(got: Gives) -> str:
+def shown(got: Gives) -> str:
+    """The outcome in a line."""
     value, gradient = (None if part is None else np.asarray(part).tolist() for part in (got.value, got.gradient))
     return f"{value}, gradient {gradient}, {got.dtype}"
 

@@ -78,16 +78,19 @@ def spoiled(spoil: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Ten
 def opaque(z: Tensor, y: Tensor) -> Tensor:
     """A kernel that calls no ATen operation that matters: numpy stands for C++ or Triton."""
     x = z.double().numpy()
-    x = x - x.max(1, keepdims=True)
-    return torch.from_numpy(np.array((np.log(np.exp(x).sum(1)) - x[np.arange(len(x)), y.numpy()]).mean())).to(z.dtype)
+    with np.errstate(all="ignore"):  # of infinite logits, and of no row
+        x = x - x.max(1, keepdims=True)
+        total = (np.log(np.exp(x).sum(1)) - x[np.arange(len(x)), y.numpy()]).sum()
+        return torch.from_numpy(np.array(np.divide(total, len(x)))).to(z.dtype)
 
 
 def _opaque_backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
     z, y = ctx.saved_tensors
-    e = np.exp(z.double().numpy() - z.double().numpy().max(1, keepdims=True))
-    e = e / e.sum(1, keepdims=True)
+    with np.errstate(all="ignore"):
+        e = np.exp(z.double().numpy() - z.double().numpy().max(1, keepdims=True))
+        e = e / e.sum(1, keepdims=True)
     e[np.arange(len(e)), y.numpy()] -= 1
-    return (g.double() * torch.from_numpy(e / len(e))).to(z.dtype), None
+    return (g.double() * torch.from_numpy(e / max(len(e), 1))).to(z.dtype), None
 
 
 opaque.register_autograd(_opaque_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
@@ -222,7 +225,9 @@ def test_unstable_is_told_from_wrong_and_the_operation_is_named(
     fn: Any, met: set[str], region: str, operation: str
 ) -> None:
     report = check(fn, **BRIEF)
-    assert set(report.failures()) == met == {e.verdict for e in report.examples}
+    poor = {*met, "special value"}  # it is inf or nan where a logit is infinite, too
+    assert set(report.failures()) == poor
+    assert {e.verdict for e in report.examples} == met
     value = next(e for e in report.examples if e.quantity == "value" and e.region == region)
     assert f"aten::{operation} (operation" in value.why
     assert value.own is not None
@@ -230,7 +235,7 @@ def test_unstable_is_told_from_wrong_and_the_operation_is_named(
     core = [c for c in report.cells if c.region == "core"]
     assert core
     assert all(set(c.counts) == {"right"} for c in core)
-    report.raise_if_failed(accept=met)
+    report.raise_if_failed(accept=poor)
     assert not report.verdict.startswith("right")
 
 
@@ -381,7 +386,7 @@ def test_incidents_are_reported_in_a_sentence(kind: str, fn: Any, said: str) -> 
 
 def test_a_crash_does_not_hide_the_rest() -> None:
     report = check(refuses, **BRIEF)
-    assert report.failures() == ("raised",)
+    assert report.failures(accept={"special value"}) == ("raised",)
     assert {c.region for c in report.cells} >= {"core", "tail"}
 
 

@@ -20,7 +20,8 @@ def test_the_report_says_which_sizes_were_tried() -> None:
     met = set()
 
     def loss(z: Tensor, y: Tensor) -> Tensor:
-        met.add(tuple(z.shape))
+        if len(z):  # a special value has no row
+            met.add(tuple(z.shape))
         return F.cross_entropy(z, y)
 
     report = check(loss, **{**BRIEF, "examples": 5})
@@ -87,8 +88,10 @@ def test_what_fails_in_some_layouts_only_is_said_to() -> None:
 
 def test_the_headline_counts_the_numbers_of_each_verdict() -> None:
     def loss(z: Tensor, y: Tensor) -> Tensor:
-        if z.shape[1] == 1:
-            raise ValueError("one class is none")
+        if z.shape[1] == 67:
+            raise ValueError("too many classes")
+        if not z.isfinite().all():
+            return F.cross_entropy(z, y)
         return -torch.log(F.softmax(z, 1) + 1e-8).gather(1, y[:, None]).mean()
 
     report = check(loss, **BRIEF)
@@ -140,7 +143,7 @@ def test_every_row_is_judged_in_whatever_layout_is_asked_for() -> None:
         return F.cross_entropy(z[:1], y[:1])
 
     asked: dict[str, Any] = {**BRIEF, "layouts": ("transposed",), "gradient": False}
-    assert check(first, **asked).failures() == ("wrong",)
+    assert "wrong" in check(first, **asked).failures()
     assert check(F.cross_entropy, **asked).ok
 
 

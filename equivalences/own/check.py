@@ -1,9 +1,10 @@
 """One line for a third party: is this implementation right, wrong, or unstable?
 
-`check` runs it, as its user would, on the edge problems and on drawn problems of every case, format and layout that
-the caller declares, and judges each number against the *contract*: what rounding may do to PyTorch's own function of
-that name, followed operation by operation (see `run.contract`).  What is beyond the contract is judged again by the
-implementation's own operations, if they can be followed.  See docs/check.md.
+`check` runs it, as its user would, on the edge problems, on drawn problems and on batches of many rows of every case,
+format and layout that the caller declares, and judges each number against the *contract*: what rounding may do to
+PyTorch's own function of that name, followed operation by operation (see `run.contract`).  What is beyond the contract
+is judged again by the implementation's own operations, if they can be followed.  Special values are exact.  See
+docs/check.md.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from equivalences import choices, execute, sweep
+from equivalences import choices
 from equivalences.known_defects import KNOWN_DEFECTS
-from equivalences.model import Identity, Problem
 from equivalences.own import audit
 from equivalences.own.losses import LOSSES, WrongCall, cases, several
+from equivalences.own.problems import Todo, todo
 from equivalences.own.report import Defect, Report
 from equivalences.own.run import Expected
+from equivalences.own.special import asked
 from equivalences.own.verdict import Judge
-from equivalences.problems.rows import some_rows
-from equivalences.problems.sample import sample
 from equivalences.report import plain
 from equivalences.report.environment import environment
 
@@ -46,6 +46,7 @@ def check(
     result_format: str | torch.dtype = "",
     deterministic: bool = True,
     shape: tuple[int, ...] | None = None,
+    many_rows: bool = True,
     device: str = "cpu",
     examples: int = EXAMPLES,
     seed: int = 0,
@@ -61,18 +62,21 @@ def check(
                    "label_smoothing", "pos_weight"), and "soft_targets".
     reduction      the one that fn does ("mean"), or several, ("none", "mean", "sum"), of which it takes one by keyword.
     formats        those that fn supports, by name or as dtypes (default: all four).
-    layouts        default: contiguous, strided and transposed; "inner" is (N, C, d), "unbatched" (C,).
+    layouts        default: those of (N, C), all five; "inner" and "movedim" are (N, C, d), "unbatched" is (C,).
     gradient       whether fn has a gradient with respect to the logits.
     result_format  the format of the result ("": that of the logits).
     deterministic  whether two runs must agree bit for bit; then one under torch.no_grad() is held to the contract too.
     shape          (rows, classes), or (rows,), of every problem, for code that is compiled for one shape.
+    many_rows      whether batches of thousands of rows are tried (never with a shape).
     examples       drawn problems of each case in each format, beside the edge problems.
     name           what the report calls fn (default: its own name).
 
     Raises `WrongCall` or `choices.Unknown`, both ValueErrors of one line, if what is asked for does not exist.
     """
     begun = time.monotonic()
-    _plain(examples=examples, seed=seed, gradient=gradient, deterministic=deterministic, shape=shape)
+    _plain(
+        examples=examples, seed=seed, gradient=gradient, deterministic=deterministic, many_rows=many_rows, shape=shape
+    )
     wanted, device = choices.formats(several("formats", formats, "float32")), choices.device(str(device))
     own = choices.formats(several("result_format", (result_format,), "float32"))[0] if result_format else ""
     name = name or audit.name_of(fn)
@@ -91,22 +95,30 @@ def check(
         for each in judges:
             each.case = replace(each.case, identity=replace(each.case.identity, wrt=()))
     work = [
-        (each, *todo)
+        (each, one)
         for each in judges
         for fmt in wanted
         if fmt in each.case.identity.formats
-        for todo in _problems(each.case.identity, fmt, examples, seed, shape)
+        for one in todo(each.case.identity, fmt, device, examples, seed, shape, many_rows and of in LOSSES)
     ]
     if not work:
         raise WrongCall(f"there is no problem to judge {of!r} on: give more examples, or another shape")
     with _compilable(fn):
-        for each, problem, layout in plain.followed(work, f"checking {name}", progress):
-            each.add(problem, layout)
+        for each, one in plain.followed(work, f"checking {name}", progress):
+            each.add(one)
+        special = sum(
+            each.ask(value)
+            for each in judges
+            for fmt in wanted
+            if shape is None and fmt in each.case.identity.formats
+            for value in asked(each.case, fmt, each.mode)
+        )
         shown = tuple(example for each in judges for example in each.examples())
     declared = {
         "supports": sorted(supports), "reduction": reduction, "formats": list(wanted),
         "layouts": list(judges[0].case.identity.layouts or ()), "gradient": gradient,
-        **({"shape": shape} if shape else {}), **({"result_format": own} if own else {}),
+        **({"shape": shape} if shape else {}), **({} if many_rows else {"many_rows": False}),
+        **({"result_format": own} if own else {}),
         "examples": examples, "seed": seed,
     }  # fmt: skip
     return Report(
@@ -114,7 +126,7 @@ def check(
         next((each.opaque for each in judges if each.opaque), ""),
         tuple(cell for each in judges for cell in each.cells()), shown,
         tuple(incident for each in judges for incident in each.incidents.values()), _defects(judges),
-        len({problem for _, problem, _ in work}), time.monotonic() - begun, environment(device),
+        len({one.problem for _, one in work}), special, time.monotonic() - begun, environment(device),
     )  # fmt: skip
 
 
@@ -123,7 +135,7 @@ def _plain(*, shape: Any, **given: Any) -> None:
     for name in ("examples", "seed"):
         if type(given[name]) is not int or given[name] < 0:
             raise WrongCall(f"{name} must be a number of 0, 1, 2, ..., got {given[name]!r}")
-    for name in ("gradient", "deterministic"):
+    for name in ("gradient", "deterministic", "many_rows"):
         if type(given[name]) is not bool:
             raise WrongCall(f"{name} must be True or False, got {given[name]!r}")
     if shape is not None and not (isinstance(shape, tuple) and all(type(size) is int and size > 0 for size in shape)):
@@ -140,49 +152,15 @@ def _compilable(fn: Any) -> Iterator[None]:
         yield
 
 
-# --- problems --------------------------------------------------------------------------------------------------------
-
-
-def _problems(
-    identity: Identity, fmt: str, examples: int, seed: int, shape: tuple[int, ...] | None
-) -> Iterator[tuple[Problem, str]]:
-    """Every problem with each of its layouts."""
-    for problem, wanted in sweep.edges(identity, fmt, "eager"):
-        if shape in (None, next(iter(problem.items.values())).shape):
-            for layout in wanted:
-                yield problem, layout
-            if shape is None and identity.out == "":
-                yield from ((part, wanted[-1]) for part in _by_region(identity, problem))
-    drawn = sample(identity.domain, fmt, examples, seed, shape)
-    for turn, problem in enumerate(drawn):
-        for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
-            yield problem, layout
-
-
-def _tried(work: Sequence[tuple[Judge, Problem, str]]) -> dict[str, tuple[int, int]]:
+def _tried(work: Sequence[tuple[Judge, Todo]]) -> dict[str, tuple[int, int]]:
     """The fewest and the most rows and classes of the problems (and what else an identity has, by its letter)."""
     met: dict[str, set[int]] = {}
-    for each, problem, _ in work:
+    for each, one in work:
         axes = each.case.identity.domain.axes
-        for name, item in problem.items.items():
+        for name, item in one.problem.items.items():
             for letter, size in zip(axes.get(name, ""), np.shape(item), strict=False):
                 met.setdefault(SIZES.get(letter, letter), set()).add(size)
     return {what: (min(sizes), max(sizes)) for what, sizes in met.items()}
-
-
-def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:
-    """The rows of each region as a problem of their own: a total says nothing about a region if it mixes several."""
-    where = np.atleast_1d(identity.domain.locate(problem))
-    if len(where) != execute.rows_of(identity, problem) or len(set(where.tolist())) < 2:
-        return
-    y, weight = problem.items.get("y"), problem.items.get("weight")
-    kept = np.ones(len(where)) if y is None else (y != problem.items.get("ignore_index", -100)).astype(float)
-    if y is not None and weight is not None:
-        kept = kept * np.asarray(weight)[np.where(kept > 0, y, 0)]
-    for region in np.unique(where):
-        rows = np.flatnonzero(where == region)
-        if kept[rows].any():  # else the mean is 0 / 0
-            yield some_rows(problem, identity.domain.axes, rows)
 
 
 def _defects(judges: Sequence[Judge]) -> tuple[Defect, ...]:

@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 
-from equivalences import choices, exact
+from equivalences import choices
 from equivalences.catalogue import IDENTITIES
-from equivalences.catalogue.binary_options import positively_weighted_loss
+from equivalences.catalogue.binary_options import positively_weighted_loss, reduced
 from equivalences.catalogue.cross_entropy import loss as cross_entropy_loss
 from equivalences.model import Domain, Form, Identity, Problem
 from equivalences.problems.classes import classes
 from equivalences.problems.scalars import scalars
 
 REDUCTIONS = ("none", "mean", "sum")
-PLAIN = ("contiguous", "strided", "transposed")  # one shape, other strides
+PLAIN = ("contiguous", "strided", "transposed", "offset", "expanded")  # one shape, otherwise in memory
 
 
 class WrongCall(ValueError):
@@ -32,12 +32,17 @@ class WrongCall(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One identity that the implementation must satisfy, and the names of the items it is called with."""
+    """One identity that the implementation must satisfy, and the names of the items it is called with.
+
+    Of a loss also the kind of target and the reductions that it is about.
+    """
 
     label: str
     identity: Identity
     positional: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
+    kind: str = ""
+    reductions: tuple[str, ...] = ()
 
     def form(self, fn: Callable[..., Any], name: str) -> Form:
         """The implementation as a form of the identity."""
@@ -99,10 +104,11 @@ class Loss:
                     spec=self.spec,
                     forms=(Form(f"{self.function}(z, {item}, {options})", label=self.function),),
                     out=out,
+                    counts_rows=out == "",
                     layouts=layouts,
                 )
                 label = f"reduction {' or '.join(some)}" + (f", {kind.replace('_', ' ')}" if index else "")
-                made.append(Case(label, identity, ("z", item), keywords))
+                made.append(Case(label, identity, ("z", item), keywords, kind, some))
         return made
 
 
@@ -143,9 +149,7 @@ def _binary_loss(p: SimpleNamespace) -> Any:
     count = len(p.z)
     weight, positive = getattr(p, "weight", [1] * count), getattr(p, "pos_weight", 1)
     rows = [w * positively_weighted_loss(z, t, positive) for w, z, t in zip(weight, p.z, p.t, strict=True)]
-    if p.reduction == "none":
-        return rows
-    return exact.mean(rows) if p.reduction == "mean" else exact.total(rows)
+    return rows if p.reduction == "none" else reduced(p, rows)
 
 
 LOSSES = {
@@ -159,7 +163,7 @@ LOSSES = {
             "F.cross_entropy",
             {"index_targets": "y", "soft_targets": "p"},
             ("weight", "ignore_index", "label_smoothing"),
-            (*PLAIN, "inner", "unbatched"),
+            (*PLAIN, "inner", "movedim", "unbatched"),
             _class_problems,
             cross_entropy_loss,
         ),
@@ -171,7 +175,7 @@ LOSSES = {
             "F.cross_entropy",
             {"soft_targets": "p"},
             ("weight", "label_smoothing"),
-            (*PLAIN, "inner", "unbatched"),
+            (*PLAIN, "inner", "movedim", "unbatched"),
             _class_problems,
             cross_entropy_loss,
         ),
@@ -182,7 +186,7 @@ LOSSES = {
             "F.binary_cross_entropy_with_logits",
             {"hard_targets": "t", "soft_targets": "t"},
             ("weight", "pos_weight"),
-            ("contiguous", "strided", "unbatched"),
+            ("contiguous", "strided", "offset", "expanded", "unbatched"),
             _scalar_problems,
             _binary_loss,
         ),

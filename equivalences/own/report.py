@@ -49,7 +49,8 @@ class Example:
 
     Errors and allowances are in ULP of the format at the exact value; `own` is None for an opaque implementation.
     `program` leaves the result in `value` and `gradient_z`, of the problem in full: ``exec(program, {"fn": fn})``.
-    `layouts` are those in which the quantity fails, `spared` those in which it never does, nor on this problem.
+    `layouts` are those in which the quantity fails, `spared` those in which it never does, nor on this problem;
+    `threads` with how many it fails, if with one it does not (0: it does).
     """
 
     verdict: str
@@ -68,6 +69,7 @@ class Example:
     why: str
     layouts: tuple[str, ...]
     spared: tuple[str, ...]
+    threads: int
     program: str = field(repr=False)
 
 
@@ -116,6 +118,7 @@ class Report:
     incidents: tuple[Incident, ...]
     defects: tuple[Defect, ...]
     problems: int
+    special_values: int
     seconds: float
     environment: Mapping[str, Any] = field(repr=False)
 
@@ -176,7 +179,9 @@ class Report:
         for defect in self.defects:
             lines += ["", f"known defect of PyTorch, {defect.name} ({defect.numbers:,} numbers): {defect.why}"]
             lines += [f"  {defect.link}"] if defect.link else []
-        lines += ["", f"{self.numbers:,} numbers of {self.problems:,} problems in {self.seconds:.0f} s"]
+        tried = f"{self.numbers:,} numbers of {self.problems:,} problems"
+        tried += f", and {self.special_values:,} special values," if self.special_values else ""
+        lines += ["", f"{tried} in {self.seconds:.0f} s"]
         return "\n".join(lines)
 
 
@@ -191,6 +196,7 @@ KINDS = {
     "second backward": "",
     "not deterministic": "deterministic=False",
     "no_grad": "",
+    "special value": "",
 }
 
 
@@ -237,6 +243,7 @@ def _example(e: Example) -> list[str]:
         f"{_ulps(e.contract)}{own}",
         f"  why       {e.why}",
         *([f"  layouts   fails in {', '.join(e.layouts)}; right in {', '.join(e.spared)}"] if e.spared else []),
+        *([f"  threads   fails with {e.threads}; right with 1"] if e.threads else []),
     ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -163,20 +164,38 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Operations on the CPU share their work among so many threads; afterwards among as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 # --- the contract ----------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
 def contract(
     identity: Identity, problem: Problem, layout: str, device: str, mode: str = "eager"
 ) -> Mapping[str, Array]:
     """What the reference's arithmetic allows; for a gradient also if it is stored under upstream 1, and then scaled.
 
-    In compiled code its sums may be added up in the order of the compiler.
+    In compiled code its sums may be added up in the order of the compiler; in eager code, in as many parts as there
+    are threads.
 
     A fused kernel computes the gradient in its forward pass, stores it, and multiplies it by what comes from above:
     one rounding more, of the gradient itself, than autograd has.
     """
+    return _contract(identity, problem, layout, device, mode, torch.get_num_threads())
+
+
+@lru_cache(maxsize=1024)
+def _contract(
+    identity: Identity, problem: Problem, layout: str, device: str, mode: str, _threads: int
+) -> Mapping[str, Array]:
     bounds = dict(execute.run(identity, identity.reference, problem, layout=layout, device=device, held=mode).bound)
     if identity.wrt and identity.out in ("", "R"):
         for name, scaled in _stored(identity, problem, layout, device, mode).items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+import torch
 
 from equivalences import execute, judge
 from equivalences.enclosure import Enclosure
@@ -14,7 +15,8 @@ from equivalences.execute import Outcome
 from equivalences.formats import FORMATS, ulp
 from equivalences.model import Array, Form, Problem
 from equivalences.own import audit
-from equivalences.own.losses import Case
+from equivalences.own.losses import PLAIN, Case
+from equivalences.own.problems import Todo, of_many_rows
 from equivalences.own.report import (
     FREE,
     KNOWN,
@@ -28,11 +30,13 @@ from equivalences.own.report import (
     Example,
     Incident,
 )
-from equivalences.own.run import Expected, Insides, contract, insides, ran
+from equivalences.own.run import Expected, Insides, contract, insides, ran, threads
+from equivalences.own.special import Asked
 from equivalences.report import failure, snippet
 from equivalences.report.shrink import shrunk
 
 ATTEMPTS = 40  # at a smaller problem for an example
+NUMBERS = 2**18  # in all of them: a batch of many rows has few attempts
 GRAVE = 1 / 2  # of the error/contract that a smaller problem must keep
 
 
@@ -50,6 +54,7 @@ class Judged:
     own: Array | None
     verdict: Array
     region: Array  # indices, -1: several
+    threads: int
     defects: tuple[str, ...] = ()
 
     @property
@@ -77,15 +82,32 @@ class Judge:
     ratios: dict[tuple[str, str, int], float] = field(default_factory=dict)
     worst: dict[tuple[int, str], Judged] = field(default_factory=dict)
     places: dict[tuple[str, str], Array] = field(default_factory=dict)  # quantity and layout -> verdicts
-    incidents: dict[str, Incident] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)  # of the problems that the incidents show
+    incidents: dict[tuple[str, str], Incident] = field(default_factory=dict)  # by kind, and by special value
+    sizes: dict[tuple[str, str], int] = field(default_factory=dict)  # of the problems that the incidents show
     defects: dict[str, int] = field(default_factory=dict)
 
     @property
     def opaque(self) -> str:
         return self.insides.opaque if self.insides else ""
 
-    def add(self, problem: Problem, layout: str) -> None:
+    def add(self, todo: Todo) -> None:
+        """Judges one problem, run as it is to be run."""
+        with threads(todo.threads or torch.get_num_threads()):
+            self._add(todo.problem, todo.layout)
+
+    def ask(self, asked: Asked) -> bool:
+        """Asks for one special value; whether there was a layout for it, which is one of logits of two dimensions."""
+        identity, problem = self.case.identity, asked.problem
+        every = (layout for layout in judge.layouts(identity) if layout in PLAIN)
+        layout = next((each for each in every if execute.applies(identity, problem, each)), "")
+        if layout:
+            run = ran(identity, self.form, problem, layout, self.device, self.expected)
+            known = any((kind, "") in self.incidents for kind in run.incidents if kind != "raised")
+            if (run.got or not known) and (sentence := asked.differs(run)):  # else it never gives what can be judged
+                self._met("special value", sentence, problem, layout, asked.entry.name)
+        return bool(layout)
+
+    def _add(self, problem: Problem, layout: str) -> None:
         identity = self.case.identity
         run = ran(identity, self.form, problem, layout, self.device, self.expected)
         if self.insides is None:  # not before it has run as its user runs it: code that it compiles is compiled by then
@@ -123,11 +145,12 @@ class Judge:
             sentence += f", exact {value.exact[place]:.9g}: beyond the contract"
             self._met("no_grad", sentence, value.problem, value.layout)
 
-    def _met(self, kind: str, sentence: str, problem: Problem, layout: str) -> None:
-        before = self.incidents.get(kind)
+    def _met(self, kind: str, sentence: str, problem: Problem, layout: str, name: str = "") -> None:
+        key = kind, name
+        before = self.incidents.get(key)
         size = next(iter(problem.items.values())).size
-        if before is None or size < self.sizes[kind]:
-            self.sizes[kind] = size
+        if before is None or size < self.sizes[key]:
+            self.sizes[key] = size
             so_far = (before.formats, before.layouts, before.count) if before else ((), (), 0)
             before = Incident(
                 kind,
@@ -137,7 +160,7 @@ class Judge:
                 _lines(problem),
                 self._program(problem, layout, "print(value)"),
             )
-        self.incidents[kind] = replace(
+        self.incidents[key] = replace(
             before,
             formats=tuple(dict.fromkeys((*before.formats, problem.format))),
             layouts=tuple(dict.fromkeys((*before.layouts, layout))),
@@ -162,8 +185,9 @@ class Judge:
             region = np.where(bits & (bits - 1), -1, np.log2(np.maximum(bits, 1)).astype(int))
             exactly = np.where(np.abs(ball.hi) > ball.radius, ball.nearest, 0.0)
             yield Judged(
-                problem, layout, name, got[name], error, exactly, allowed[name], own.get(name), verdict, region, defects
-            )
+                problem, layout, name, got[name], error, exactly, allowed[name], own.get(name), verdict, region,
+                torch.get_num_threads(), defects,
+            )  # fmt: skip
 
     def _by_itself(
         self, problem: Problem, layout: str, quantity: str, got: Array, run: Outcome, verdict: Array
@@ -202,24 +226,30 @@ class Judge:
             if {verdict, quantity} <= shown:
                 continue
             shown |= {verdict, quantity}
-            found = self._smaller(self.worst[verdict, quantity], verdict)
-            here = (found.verdict == verdict) & (found.region == _focus(found, verdict)[0])
-            ratio = np.where(here, found.ratio, -1.0)
-            place = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
-            fmt = FORMATS[found.problem.format]
-            spacing = float(ulp(np.asarray(found.exact[place]), fmt))
-            names = (*self.case.identity.domain.regions, "mixed")
-            at = found.problem, found.layout, found.quantity, found.got.shape, place
-            number = snippet.place(self.case.identity, *at)
-            yield Example(
-                VERDICTS[verdict], self.case.label, fmt.name, found.layout, quantity, place,
-                names[int(found.region[place])], _lines(found.problem),
-                float(found.got[place]), float(found.exact[place]), float(found.error[place]) / spacing,
-                float(found.contract[place]) / spacing,
-                None if found.own is None else float(found.own[place]) / spacing,
-                self._why(found, verdict, place), *self._layouts(found),
-                self._program(found.problem, found.layout, f"print({number})  # exact {float(found.exact[place])!r}"),
-            )  # fmt: skip
+            with threads(self.worst[verdict, quantity].threads):
+                example = self._example(self.worst[verdict, quantity], verdict)
+            yield example
+
+    def _example(self, found: Judged, verdict: int) -> Example:
+        found = self._smaller(found, verdict)
+        quantity = found.quantity
+        here = (found.verdict == verdict) & (found.region == _focus(found, verdict)[0])
+        ratio = np.where(here, found.ratio, -1.0)
+        place = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
+        fmt = FORMATS[found.problem.format]
+        spacing = float(ulp(np.asarray(found.exact[place]), fmt))
+        names = (*self.case.identity.domain.regions, "mixed")
+        at = found.problem, found.layout, found.quantity, found.got.shape, place
+        number = snippet.place(self.case.identity, *at)
+        return Example(
+            VERDICTS[verdict], self.case.label, fmt.name, found.layout, quantity, place,
+            names[int(found.region[place])], _lines(found.problem),
+            float(found.got[place]), float(found.exact[place]), float(found.error[place]) / spacing,
+            float(found.contract[place]) / spacing,
+            None if found.own is None else float(found.own[place]) / spacing,
+            self._why(found, verdict, place), *self._layouts(found), self._threads(found),
+            self._program(found.problem, found.layout, f"print({number})  # exact {float(found.exact[place])!r}"),
+        )  # fmt: skip
 
     def _program(self, problem: Problem, layout: str, show: str) -> str:
         identity, form = self.case.identity, self.case.spelled(problem)
@@ -247,11 +277,22 @@ class Judge:
                 spared += [layout] if again and (again.verdict < UNSTABLE).all() else []
         return tuple(fails), tuple(spared)
 
+    def _threads(self, found: Judged) -> int:
+        """With how many threads the quantity fails on this problem, if with one it does not (0: it does)."""
+        if found.threads == 1:
+            return 0
+        with threads(1):
+            again = self._again(found.quantity, found.problem, found.layout)
+        return found.threads if again and (again.verdict < UNSTABLE).all() else 0
+
     def _smaller(self, found: Judged, verdict: int) -> Judged:
-        best, (region, ratio) = found, _focus(found, verdict)
+        best, (region, ratio), left = found, _focus(found, verdict), NUMBERS
 
         def fails(problem: Problem) -> bool:
-            nonlocal best
+            nonlocal best, left
+            left -= next(iter(problem.items.values())).size
+            if left < 0:
+                return False
             again = self._again(found.quantity, problem, found.layout)
             if again is None:
                 return False
@@ -316,8 +357,8 @@ def _focus(found: Judged, verdict: int) -> tuple[int, float]:
     return region, float(found.ratio[(found.verdict == verdict) & (found.region == region)].max())
 
 
-def _plainness(found: Judged, verdict: int) -> tuple[int, bool, int, float]:
-    """What makes a better example: a usual format, a usual region, a large error."""
+def _plainness(found: Judged, verdict: int) -> tuple[bool, int, bool, int, float]:
+    """What makes a better example: not many rows, a usual format, a usual region, a large error."""
     order = ("float32", *FORMATS)
     region, ratio = _focus(found, verdict)
-    return order.index(found.problem.format), region < 0, -region, -ratio
+    return of_many_rows(found.problem), order.index(found.problem.format), region < 0, -region, -ratio

@@ -1,0 +1,81 @@
+"""What an implementation is tried on: edge problems, the rows of each region, drawn problems, batches of many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from equivalences import devices, execute, sweep
+from equivalences.model import Identity, Problem
+from equivalences.problems.large import repeated
+from equivalences.problems.rows import some_rows
+from equivalences.problems.sample import sample
+
+# Edge problem (a mean, a total, one row) -> rows: more than the 32768 numbers that PyTorch gives to one thread, and
+# more than a block of 1024 or 2048 has.
+MANY = ((2, 32771), (3, 2049), (0, 2049))
+THREADS = (1, 2)
+
+
+class Todo(NamedTuple):
+    """A problem, and how it is to be run: its layout, and the number of threads of the CPU (0: as it is)."""
+
+    problem: Problem
+    layout: str
+    threads: int = 0
+
+
+def todo(
+    identity: Identity, fmt: str, device: str, examples: int, seed: int, shape: tuple[int, ...] | None, many: bool
+) -> Iterator[Todo]:
+    """Every problem of a format with its layouts; those of `many` rows if that is asked for, and no shape is."""
+    for problem, wanted in sweep.edges(identity, fmt, "eager"):
+        if shape in (None, next(iter(problem.items.values())).shape):
+            for layout in dict.fromkeys((*wanted, *_seldom(identity, problem))):
+                yield Todo(problem, layout)
+            if wanted and shape is None and identity.out == "":
+                yield from (Todo(part, wanted[-1]) for part in _by_region(identity, problem))
+    drawn = sample(identity.domain, fmt, examples, seed, shape)
+    for turn, problem in enumerate(drawn):
+        for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
+            yield Todo(problem, layout)
+    if many and shape is None:
+        yield from _of_many_rows(identity, fmt, device)
+
+
+def _seldom(identity: Identity, problem: Problem) -> tuple[str, ...]:
+    """The layout that few problems can have, so that it cannot wait for its turn."""
+    return tuple(layout for layout in sweep.layouts(identity, problem, "eager") if layout == "expanded")
+
+
+def _of_many_rows(identity: Identity, fmt: str, device: str) -> Iterator[Todo]:
+    """The rows of some edge problems, again and again, in one layout each; the largest by one thread and by two."""
+    edges = identity.domain.edges(fmt)
+    for turn, (index, rows) in enumerate(MANY):
+        problem = repeated(edges[index], identity.domain.axes, rows, turn)
+        every = sweep.layouts(identity, problem, "eager")
+        shared = turn == 0 and devices.kind(device) == "cpu"
+        for layout in _seldom(identity, problem) or sweep.in_turn(every, turn):
+            yield from (Todo(problem, layout, count) for count in (THREADS if shared else (0,)))
+
+
+def of_many_rows(problem: Problem) -> bool:
+    """Whether a problem is one of those."""
+    return len(np.atleast_1d(next(iter(problem.items.values())))) >= min(rows for _, rows in MANY)
+
+
+def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:
+    """The rows of each region as a problem of their own: a total says nothing about a region if it mixes several."""
+    where = np.atleast_1d(identity.domain.locate(problem))
+    if len(where) != execute.rows_of(identity, problem) or len(set(where.tolist())) < 2:
+        return
+    y, weight = problem.items.get("y"), problem.items.get("weight")
+    kept = np.ones(len(where)) if y is None else (y != problem.items.get("ignore_index", -100)).astype(float)
+    if y is not None and weight is not None:
+        kept = kept * np.asarray(weight)[np.where(kept > 0, y, 0)]
+    for region in np.unique(where):
+        rows = np.flatnonzero(where == region)
+        if kept[rows].any():  # else the mean is 0 / 0
+            yield some_rows(problem, identity.domain.axes, rows)

@@ -1,0 +1,122 @@
+"""The special values that an implementation is asked for: entries of the table, as problems with what may come out.
+
+An entry is one of PyTorch's function.  It is asked if its call passes numbers as they are, and only options,
+reductions and targets that the implementation declares; not if PyTorch refuses it.  What PyTorch is known to do
+instead of what is right is not held against anybody else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+
+from equivalences import outcomes
+from equivalences.model import Array, Gives, Problem, SpecialValue
+from equivalences.own.losses import Case
+from equivalences.own.run import Ran
+from equivalences.special_values import SPECIAL_VALUES
+
+TARGETS: dict[str, Callable[[Array], bool]] = {
+    "index_targets": lambda t: t.dtype.kind == "i",
+    "hard_targets": lambda t: t.dtype.kind == "f" and bool(np.isin(t, (0, 1)).all()),
+    "soft_targets": lambda t: t.dtype.kind == "f",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """An entry as a problem, and its possible outcomes: what is right, then what PyTorch does instead."""
+
+    entry: SpecialValue
+    problem: Problem
+    possible: tuple[Gives, ...]
+
+    def differs(self, run: Ran) -> str:
+        """How a run differs from all that is possible, in a sentence ("": it does not)."""
+        fmt = self.problem.format
+        said = next(iter(run.incidents.values()), "it gave nothing")
+        if run.got:
+            value, gradient = run.got["value"], run.got.get("gradient z")
+            said = self._other(Gives(value, gradient, fmt))
+            if not said and run.without is not None:
+                said = self._other(Gives(run.without, None, fmt))
+                said = said and f"under torch.no_grad() it {said}"
+        if not said:
+            return ""
+        right = outcomes.shown(replace(self.possible[0], dtype=fmt))
+        return f"{self.entry.name}: {said}, expected {right} ({self.entry.why})"
+
+    def _other(self, got: Gives) -> str:
+        possible = [each if got.gradient is not None else replace(each, gradient=None) for each in self.possible]
+        found = [outcomes.differs(got, each, self.problem.format) for each in possible]
+        return found[0] if all(found) else ""
+
+
+def asked(case: Case, fmt: str, mode: str) -> Iterator[Asked]:
+    """What a case is asked for in a format; in code that is compiled PyTorch may do something else."""
+    operation = case.identity.reference.label.removeprefix("F.")
+    for entry in SPECIAL_VALUES:
+        known = [each.outcome for each in entry.deviations if fmt in each.formats and mode in each.modes]
+        possible = [each for each in (entry.outcome, *known) if isinstance(each, Gives)]
+        if not case.positional or entry.operation != operation or fmt not in entry.formats:
+            continue
+        if len(possible) == 1 + len(known) and (call := _call(entry, operation)):
+            for reduction in case.reductions:
+                given = {name: _numbers(item) for name, item in call.items()}
+                outcome = [_reduced(each, given, reduction) for each in possible]
+                if _declared(case, given) and None not in outcome:
+                    problem = _problem(case, fmt, given | {"reduction": reduction})
+                    yield Asked(entry, problem, tuple(filter(None, outcome)))
+
+
+def _call(entry: SpecialValue, operation: str) -> dict[str, Any]:
+    """What the entry's call passes, by the names of PyTorch's function; nothing if it makes other tensors first."""
+    bind = inspect.signature(getattr(F, operation)).bind
+    try:
+        bound = eval(entry.call, {"F": SimpleNamespace(**{operation: bind})}, dict(entry.items))
+    except AttributeError:  # the items are lists: these have no methods of tensors
+        return {}
+    arguments: dict[str, Any] = bound.arguments
+    return arguments
+
+
+def _numbers(item: Any) -> Any:
+    return np.asarray(item) if isinstance(item, list) else item
+
+
+def _declared(case: Case, given: Mapping[str, Any]) -> bool:
+    """Whether the implementation takes such targets, and all the options that are given or that labels stand for."""
+    target, options = given["target"], {*given} - {"input", "target", "reduction"}
+    if target.dtype.kind == "i" and (target == given.get("ignore_index", -100)).any():
+        options.add("ignore_index")
+    return options <= {*case.keywords} and TARGETS[case.kind](target)
+
+
+def _reduced(outcome: Gives, given: Mapping[str, Any], reduction: str) -> Gives | None:
+    """The outcome with another reduction, where it follows: the sum of any rows, the mean of one without a weight."""
+    if given["reduction"] == reduction:
+        return outcome
+    alone = len(given["input"]) == 1 and "weight" not in given
+    if given["reduction"] != "none" or not (reduction == "sum" or alone):
+        return None
+    return replace(outcome, value=np.sum(outcome.value, dtype=float))
+
+
+def _problem(case: Case, fmt: str, given: Mapping[str, Any]) -> Problem:
+    """The problem in the words of the case, with options that change nothing where it has some that are not given."""
+    z, axes = np.asarray(given["input"], float), case.identity.domain.axes
+    items = dict(zip(case.positional, (z, given["target"]), strict=True))
+    defaults = inspect.signature(getattr(F, case.identity.reference.label.removeprefix("F."))).parameters
+    for name in (*(each for each in case.keywords if each != "reduction"), "reduction"):
+        item = given.get(name, defaults[name].default)
+        if name in axes and axes[name] != "C":  # an array or a number, never None
+            item = np.resize(1.0 if item is None else item, len(z) if axes[name] else ())
+        items[name] = item
+    items["g"] = np.ones(len(z) if case.identity.out else ())
+    return Problem(fmt, items)

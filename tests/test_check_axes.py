@@ -1,0 +1,164 @@
+"""`check` on every axis that it claims: layouts, many rows, threads, special values.  Each fault is on one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from equivalences import check
+from equivalences.own.losses import LOSSES
+from equivalences.own.problems import MANY
+from equivalences.own.special import asked
+
+SHORT: dict[str, Any] = {"formats": ("float32",), "examples": 0}
+PLAIN: dict[str, Any] = {**SHORT, "layouts": ("contiguous",)}
+BINARY = "binary_cross_entropy_with_logits"
+ALL: dict[str, Any] = {**SHORT, "reduction": ("none", "mean", "sum")}
+
+
+def wrong_where(fault: Callable[[Tensor], bool]) -> Callable[[Tensor, Tensor], Tensor]:
+    """One and a half times the loss, of logits for which the fault holds."""
+    return lambda z, y: F.cross_entropy(z, y) * (1.5 if fault(z) else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "fault"),
+    [
+        ("expanded", lambda z: z.stride(0) == 0),
+        ("offset", lambda z: z.storage_offset() % 4 != 0),
+        ("movedim", lambda z: z.dim() == 3 and z.stride(1) == 1 and z.shape[2] > 1),
+    ],
+)
+def test_a_layout_alone_is_enough(layout: str, fault: Callable[[Tensor], bool]) -> None:
+    # By default too, where the logits have two dimensions.
+    for asked_for in ({"layouts": (layout,)}, {} if layout != "movedim" else {"layouts": ("inner", "movedim")}):
+        report = check(wrong_where(fault), **{**SHORT, **asked_for})
+        assert "wrong" in report.failures()
+        assert {e.layouts for e in report.examples} == {(layout,)}
+
+
+@pytest.mark.parametrize("layout", ["expanded", "offset"])
+def test_binary_losses_have_these_layouts(layout: str) -> None:
+    def loss(z: Tensor, t: Tensor) -> Tensor:
+        fault = {"expanded": z.stride() == (0,), "offset": z.storage_offset() % 4 != 0}[layout]
+        return F.binary_cross_entropy_with_logits(z, t) * (1.5 if fault else 1.0)
+
+    assert check(loss, BINARY, **SHORT).failures() == ("wrong",)
+
+
+def test_many_rows_are_tried_unless_there_is_a_shape() -> None:
+    fn = wrong_where(lambda z: len(z) > 1024)
+    report = check(fn, **PLAIN)
+    assert report.failures() == ("wrong",)
+    assert report.tried["rows"] == (1, max(rows for _, rows in MANY))
+    assert check(fn, **PLAIN, shape=(42, 3)).ok
+    assert check(fn, **PLAIN, many_rows=False).ok
+
+
+@pytest.mark.parametrize("here", [1, 2])
+def test_one_thread_and_two_are_tried_and_left_as_they_were(here: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(here)
+    try:
+        # A kernel shares work only where there is much of it.
+        fn = wrong_where(lambda z: len(z) > 30000 and torch.get_num_threads() == 2)
+        report = check(fn, **PLAIN, gradient=False)
+        assert torch.get_num_threads() == here
+    finally:
+        torch.set_num_threads(before)
+    assert report.failures() == ("wrong",)
+    assert {e.threads for e in report.examples} == {2}
+    assert "  threads   fails with 2; right with 1\n" in str(report)
+    for example in report.examples:
+        assert "torch.set_num_threads(2)" in example.program
+
+
+def swallowed(z: Tensor, y: Tensor, **options: Any) -> Tensor:
+    return F.cross_entropy(torch.where(z.isnan(), 0.0, z), y, **options)
+
+
+def nothing_left(z: Tensor, y: Tensor, ignore_index: int) -> Tensor:
+    if (y == ignore_index).all() and len(y):
+        return z.sum() * 0
+    return F.cross_entropy(z, y, ignore_index=ignore_index)
+
+
+def in_evaluation(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z if z.requires_grad else torch.where(z.isnan(), 0.0, z), y)
+
+
+def refuses(z: Tensor, y: Tensor) -> Tensor:
+    if not len(z):
+        raise ZeroDivisionError("no row")
+    return F.cross_entropy(z, y)
+
+
+@pytest.mark.parametrize(
+    ("fn", "supports", "names"),
+    [
+        (swallowed, (), {"the target's logit nan", "another logit nan"}),
+        (nothing_left, ("ignore_index",), {"every row ignored, mean"}),
+        (in_evaluation, (), {"the target's logit nan", "another logit nan"}),
+        (refuses, (), {"no row, mean"}),
+    ],
+)
+def test_special_values_are_asked_for(fn: Any, supports: tuple[str, ...], names: set[str]) -> None:
+    report = check(fn, **PLAIN, supports=supports)
+    assert report.failures() == ("special value",)
+    assert {i.sentence.partition(":")[0] for i in report.incidents} == names
+    assert all(", expected nan, gradient [" in i.sentence for i in report.incidents)
+    assert check(fn, **PLAIN, supports=supports, shape=(42, 3)).ok
+    report.raise_if_failed(accept={"special value"})
+    value: Any = None
+    for incident in report.incidents:
+        space: dict[str, Any] = {"fn": fn}
+        if fn is refuses:
+            with pytest.raises(ZeroDivisionError):
+                exec(incident.program, space)
+        else:
+            exec(incident.program, space)
+            value = space["value"].item()
+    assert fn in (refuses, in_evaluation) or value == value  # no nan
+
+
+def test_no_special_value_is_asked_for_that_is_not_declared() -> None:
+    def names(supports: tuple[str, ...], reduction: str, of: str = "cross_entropy") -> set[str]:
+        cases = LOSSES[of].cases(supports, reduction, ("contiguous",))
+        return {each.entry.name for case in cases for each in asked(case, "float32", "eager")}
+
+    few = names((), "mean")
+    assert {"no row, mean", "another logit nan"} <= few
+    assert not few & {"every row ignored, mean", "no row, sum", "weights of 2, mean", "a target too large"}
+    assert "every row ignored, mean" in names(("ignore_index",), "mean")
+    assert {"weights of 2, mean", "probabilities, weights of 2, mean"} - names(("weight",), "mean") == {
+        "probabilities, weights of 2, mean"
+    }
+    assert "probabilities, weights of 2, mean" in names(("weight", "soft_targets"), "mean")
+    assert "a row of nan beside a good one" in names((), "sum") - few
+    assert "-inf for target 0.5" in names(("soft_targets",), "none", BINARY) - names((), "none", BINARY)
+
+
+@pytest.mark.parametrize(
+    ("fn", "of", "asked_for"),
+    [
+        (F.cross_entropy, "cross_entropy", {**ALL, "supports": (*LOSSES["cross_entropy"].supports,)}),
+        (F.binary_cross_entropy_with_logits, BINARY, {**ALL, "supports": (*LOSSES[BINARY].supports,)}),
+        (nn.CrossEntropyLoss(), "cross_entropy", SHORT),
+        (nn.BCEWithLogitsLoss(), BINARY, SHORT),
+    ],
+    ids=["cross_entropy", "binary", "module", "binary module"],
+)
+def test_the_losses_of_pytorch_are_right_on_every_axis(fn: Any, of: str, asked_for: dict[str, Any]) -> None:
+    def called(z: Tensor, t: Tensor, **options: Any) -> Tensor:
+        loss: Tensor = fn(z, t, **options)
+        return loss
+
+    report = check(called, of, **asked_for)
+    report.raise_if_failed()
+    assert report.special_values
+    assert f", and {report.special_values} special values, in" in str(report)
