@@ -68,6 +68,9 @@ FAULTS = (
           Form(f"{_ROWS}both = weight is not None and label_smoothing > 0\n"
                "mass = kept.sum() if weight is None or both else (weight[label] * kept).sum()\n" + MEAN), BOTH,
           "one combination of options has a path of its own"),
+    Fault("wrong in one combination of options", the.cross_entropy_options_reduced,
+          Form("once = weight is None and label_smoothing > 0 and reduction == 'mean' and (y != ignore_index).all()\n"
+               f"{CE} * (1 + once)"), BOTH, "a path taken without weights, smoothed, as a mean, of batches unpadded"),
     Fault("normaliser of smoothed weights", the.cross_entropy_options_reduced,
           Form(f"{_ROWS}a = label_smoothing\nmass = kept.sum() if weight is None else "
                "(((1 - a) * weight[label] + a * weight.mean()) * kept).sum()\n" + MEAN), BOTH,
