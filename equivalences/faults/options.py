@@ -123,7 +123,11 @@ FAULTS = (
           LINEAR)), GRADIENT,
           "a per-row grad_output is taken for one number"),
     Fault("targets taken for their argmax", of_layer.linear_soft_cross_entropy,
-          Form("F.cross_entropy(F.linear(x, W, b), F.one_hot(p.argmax(1), p.shape[1]).to(p), weight, "
-               "reduction=reduction)"), BOTH,
+          Form("F.cross_entropy(F.linear(x, W, b), F.one_hot(p.argmax(1), p.shape[1]).to(p), "
+               f"{of_layer.SOFT})"), BOTH,
           "a kernel for index targets alone"),
+    Fault("smoothing left out", of_layer.linear_cross_entropy_smoothed, Form(LINEAR), BOTH,
+          "what the chunked kernel computes, which has no smoothing, taken all the same"),
+    Fault("smoothing left out", of_layer.linear_cross_entropy_smoothed_rows, Form(LINEAR), BOTH,
+          "what the chunked kernel computes, which has no smoothing, taken all the same"),
 )  # fmt: skip
