@@ -12,7 +12,7 @@ import pytest
 from hypothesis import find, given, settings
 
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
-from equivalences.formats import FORMATS, truncate
+from equivalences.formats import FORMATS, every_finite, truncate
 from equivalences.model import Array, Domain, Problem
 from equivalences.problems.classes import classes, pairs
 from equivalences.problems.layers import layers
@@ -141,6 +141,33 @@ def test_edges_hold_every_combination_of_options(domain: Domain, format: str) ->
     options = combination(mild[0])
     every = {tuple(zip(options, each, strict=True)) for each in itertools.product(*map(cases.__getitem__, options))}
     assert every <= held, every - held
+
+
+SCALAR = {
+    identity.domain.name: identity.domain
+    for identity in IDENTITIES.values()
+    if identity.domain.axes.get("g") == "R" == next(iter(identity.domain.axes.values()))
+    if "regression" not in identity.domain.name  # two numbers a row: too many pairs
+}
+
+
+@pytest.mark.parametrize("format", ["bfloat16", "float16"])
+@named(list(SCALAR.values()))
+def test_every_16_bit_input_of_a_scalar_is_listed(domain: Domain, format: str) -> None:
+    listed, numbers = domain.exhaustive(format), every_finite(FORMATS[format])
+    wanted = set(numbers if "z" in domain.axes else numbers[(numbers > 0) & (numbers < 1)])
+    assert listed
+    for problem in listed:
+        assert list(problem) == list(domain.edges(format)[0])
+        assert wanted <= set(next(iter(problem.items.values()))) <= set(numbers)
+        for name in domain.axes:
+            assert np.array_equal(truncate(problem[name], FORMATS[format]), problem[name]), name
+    assert domain.exhaustive("float32") == []
+
+
+def test_the_catalogue_has_scalars_of_every_kind() -> None:
+    kinds = {name.partition("(")[0] for name in SCALAR}
+    assert kinds == {"scalars", "activations", "dropouts", "probabilities", "certainties"}
 
 
 def test_some_domains_have_options() -> None:
