@@ -166,6 +166,7 @@ def _verify(asked: Any, console: Console) -> int:
                 console.print(table.validity(t))
         if tallies:
             console.print(table.summary(tallies))
+        unwritten = False
         if file and not interrupted:  # before the reports, which take long where much has failed
             plan = {
                 "identities": [identity.name for identity in identities],
@@ -174,8 +175,8 @@ def _verify(asked: Any, console: Console) -> int:
             try:
                 file.write(results.results(tallies, plan))
             except OSError as error:
+                unwritten = True  # what was judged is shown all the same
                 print(f"equivalences: could not write {asked.json}: {error.strerror}", file=sys.stderr)
-                return FAILED
         failing = [t for t in tallies if t.failures]
         for t in failing:
             for f in {f.form.label: f for f in reversed(t.failures)}.values():
@@ -201,7 +202,7 @@ def _verify(asked: Any, console: Console) -> int:
             if asked.resume:
                 print(f"equivalences: the same command goes on from {asked.resume}", file=sys.stderr)
             return INTERRUPTED
-        return FAILED if failing or vacuous else 0
+        return FAILED if failing or vacuous or unwritten else 0
 
 
 # --- compare ---------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class Domain:
     axes      item name -> axis letters, outermost first: ``"RC"`` rows x classes, ``"R"`` a number a row, ``"C"`` a
               number a class, ``""`` a scalar.  Layouts permute ``R`` and ``C``; every other letter stays where it is.
     draw      (format, shape or None) -> Hypothesis strategy of `Problem`; with a shape, all its problems have it.
-    edges     format -> deterministic problems that together reach every region.
+    edges     format -> deterministic problems that together reach every region, and hold every combination of options.
     locate    problem -> array of int, one a row (axis ``R``), or one number for the whole: index into `regions`.
     exhaustive  format -> problems that together hold every finite input (16-bit formats; elsewhere, and where there are
               too many inputs: none).

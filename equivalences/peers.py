@@ -189,7 +189,10 @@ OPERATORS: dict[str, tuple[str, str]] = {
     "mean_squared_error": ("nn.functional.mse_loss", _OF_TARGET),
     "linear": ("nn.functional.linear", "input linear_weight linear_bias"),
     **dict.fromkeys(
-        ("linear_cross_entropy", "linear_cross_entropy_rows", "linear_soft_cross_entropy"),
+        (
+            "linear_cross_entropy", "linear_cross_entropy_rows", "linear_soft_cross_entropy",
+            "linear_cross_entropy_smoothed", "linear_cross_entropy_smoothed_rows",
+        ),
         ("nn.functional.linear_cross_entropy", "input linear_weight target"),
     ),
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """Finished units of work, kept in a file as they come: an interrupted `verify` goes on from what is there.
 
 The file is one line that says what it is, then pickles: the circumstances, and each unit with what it added up to.  A
-run that is killed leaves half a record at most, which is cut off.
+run that is killed leaves half a record at most, which is cut off; any other damage is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from equivalences.sweep import Unit
 from equivalences.tally import Tally
 
 TITLE = b"units judged by equivalences, 1\n"
+CUT = "truncated"  # what `pickle` says of a record that ends too early, if it is no EOFError
 
 
 class Unfit(ValueError):
@@ -73,13 +74,21 @@ def finished(path: str | Path, device: str) -> Iterator[Finished]:
 
 
 def _records(file: IO[bytes]) -> Iterator[Any]:
-    """What the file holds from here on; half a record at its end is cut off."""
-    end = file.tell()
+    """The circumstances, then units with their tallies; half a record at the end of the file is cut off."""
+    end = start = file.tell()
     while True:
         try:
             record = pickle.load(file)
-        except (EOFError, pickle.UnpicklingError):
-            file.truncate(end)
-            return
+            if end == start and not isinstance(record, dict):
+                raise TypeError("no circumstances")
+            if end != start:
+                unit, tally = record
+                if not (isinstance(unit, Unit) and isinstance(tally, Tally)):
+                    raise TypeError("no unit with its tally")
+        except Exception as error:  # damage may raise anything
+            if isinstance(error, EOFError) or (isinstance(error, pickle.UnpicklingError) and CUT in str(error)):
+                file.truncate(end)
+                return
+            raise Unfit(f"{file.name} is damaged: what it holds from byte {end} on is no record") from None
         end = file.tell()
         yield record

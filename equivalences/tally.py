@@ -126,10 +126,16 @@ class Tally:
             self._keep(failure)
 
     def vacuous(self) -> list[str]:
-        """What was declared and never tested: form and region without one informative number."""
+        """What was declared and never tested: form and region without one informative number.
+
+        Not of a form that raised: it fails as it is, and that says why.
+        """
         missing = []
+        raised = {failure.form.label for failure in self.failures if isinstance(failure, Crash)}
         for form in self.identity.forms:
             if not execute.exists(form) or self.format not in (form.formats or self.identity.formats):
+                continue
+            if form.label in raised:
                 continue
             for region in form.regions or self.identity.regions or self.identity.domain.regions:
                 for kind in ("value", "gradient") if self.identity.wrt else ("value",):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,6 +152,36 @@ def test_a_failing_form_and_one_that_raises_are_reported(
     assert "form      off by one" in out
     assert "raised IndexError: Dimension out of range" in out
     assert "repeat with torch alone:" in out
+    assert "never tested" not in out  # of the form that raised it would say nothing new
+    assert "1 with failures, 0 not fully tested" in out
+
+
+def test_results_that_cannot_be_written_are_shown(
+    command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    identity, folder, judge_unit = IDENTITIES["logsumexp"], tmp_path / "folder", sweep.run
+    wrong = Form("torch.logsumexp(z, dim) + 1", label="off by one")
+    hopeless = Form("torch.log(torch.exp(z).sum(dim))", regions=("extreme",))
+    folder.mkdir()
+
+    def run(unit: sweep.Unit) -> Tally:
+        shutil.rmtree(folder, ignore_errors=True)
+        return judge_unit(unit)
+
+    monkeypatch.setattr(sweep, "run", run)
+    arguments = (*TINY, "--examples", "0", "--json", str(folder / "results.json"))
+    status, out, err = command(*arguments)
+    assert status == 1
+    assert "0 with failures, 0 not fully tested" in out
+    assert f"equivalences: could not write {folder / 'results.json'}: No such file or directory\n" in err
+    folder.mkdir()
+    monkeypatch.setitem(IDENTITIES, identity.name, replace(identity, forms=(*identity.forms, wrong, hopeless)))
+    status, out, err = command(*arguments)
+    assert status == 1
+    assert "form      off by one" in out
+    assert "never tested, not once" in out
+    assert "1 with failures, 1 not fully tested" in out
+    assert "could not write" in err
 
 
 def test_an_oracle_that_raises_is_a_failure_of_its_identity_only(

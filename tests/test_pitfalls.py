@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES, PITFALLS
 from equivalences.judge import Measurement
-from equivalences.model import Pitfall, Problem, Raises, Warns
+from equivalences.model import Form, Pitfall, Problem, Raises, Warns
 from equivalences.report import failure
 
 
@@ -63,3 +67,24 @@ def test_what_holds_instead_is_judged() -> None:
     for pitfall in PITFALLS.values():
         for relation in pitfall.relations:
             assert IDENTITIES[relation.name] is relation
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_best_loss_of_a_softmax_before_the_loss(dtype: torch.dtype) -> None:
+    perfect, label = F.one_hot(torch.tensor([3]), 10).to(dtype), torch.tensor([3])
+    assert torch.equal(F.softmax(1000 * perfect, dim=1), perfect)
+    for loss in (math.log(1 + 9 / math.e), F.cross_entropy(perfect, label).item()):
+        assert f"{loss:.4f}" == "1.4612"
+    assert "for K = 10 the loss is never below 1.4612" in IDENTITIES["softmax_twice_range"].source
+
+
+@pytest.mark.parametrize(
+    ("bound", "moved"), [("math.log(1", "1.01 * math.log(1"), ("math.log(math.e", "0.99 * math.log(math.e")]
+)
+def test_the_bounds_of_a_softmax_before_the_loss_are_met(bound: str, moved: str) -> None:
+    identity = IDENTITIES["softmax_twice_range"]
+    assert isinstance(identity.reference.code, str)
+    assert bound in identity.reference.code
+    wrong = Form(identity.reference.code.replace(bound, moved))
+    ten = [problem for problem in identity.domain.edges("float32") if problem["z"].shape[1] == 10]
+    assert any(met.failed for problem in ten for met in judge.measure(identity, wrong, problem))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import find, given, settings
 
-from equivalences.formats import FORMATS, truncate
+from equivalences.catalogue import FAMILY_OF, IDENTITIES
+from equivalences.formats import FORMATS, every_finite, truncate
 from equivalences.model import Array, Domain, Problem
 from equivalences.problems.classes import classes, pairs
 from equivalences.problems.layers import layers
@@ -94,10 +96,83 @@ def test_edges_are_few_and_reach_every_region(domain: Domain, format: str) -> No
     edges = domain.edges(format)
     for problem in edges:
         check(domain, problem)
-    lone = [problem for problem in edges[8:] if len(problem["z"]) == 1]  # of the totals: a row a region
-    assert len(edges) <= 8 + len(lone) <= 8 + len(domain.regions)
+    sizes = [len(next(iter(problem.items.values()))) for problem in edges]
+    lone, combinations = sizes[8:].count(1), sizes.count(5)
+    assert len(edges) <= 8 + lone + combinations
+    assert lone <= len(domain.regions)  # of the totals: a row a region
+    assert combinations <= 2 * 2 * 3 * 2  # a combination of options each
     assert reached(domain, edges) == set(domain.regions)
     assert edges == domain.edges(format)
+
+
+def combination(problem: Problem) -> dict[str, str]:
+    """The case of each option that a loss may treat on a path of its own."""
+    found, items = {}, problem.items
+    if "weight" in items:
+        found["weight"] = "none" if items["weight"] is None else "given"
+    if "pos_weight" in items:
+        found["pos_weight"] = "1" if items["pos_weight"] == 1 else "above 1" if items["pos_weight"] > 1 else "below 1"
+    if "label_smoothing" in items:
+        found["smoothing"] = {0.0: "0", 1.0: "1"}.get(items["label_smoothing"], "between")
+    if "ignore_index" in items:
+        found["ignored"] = "some" if (items["y"] == items["ignore_index"]).any() else "no row"
+    if "reduction" in items:
+        found["reduction"] = items["reduction"]
+    return found
+
+
+CASES = {"pos_weight": {"1", "above 1", "below 1"}, "smoothing": {"0", "between", "1"}, "ignored": {"some", "no row"}}
+OPTIONAL = {
+    identity.domain.name: identity.domain
+    for identity in IDENTITIES.values()
+    if FAMILY_OF[identity.name] != "large" and combination(identity.domain.edges("float32")[0])
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@named(list(OPTIONAL.values()))
+def test_edges_hold_every_combination_of_options(domain: Domain, format: str) -> None:
+    # An extreme row may leave a total without a bound: what it holds, it does not test.
+    mild = [p for p in domain.edges(format) if "extreme" not in reached(domain, [p])]
+    held = {tuple(combination(problem).items()) for problem in mild}
+    cases = CASES | {
+        "weight": {"none", "given"} if "weight='optional'" in domain.name else {"given"},
+        "reduction": {each for each in ("none", "mean", "sum") if each in domain.name},
+    }
+    options = combination(mild[0])
+    every = {tuple(zip(options, each, strict=True)) for each in itertools.product(*map(cases.__getitem__, options))}
+    assert every <= held, every - held
+
+
+SCALAR = {
+    identity.domain.name: identity.domain
+    for identity in IDENTITIES.values()
+    if identity.domain.axes.get("g") == "R" == next(iter(identity.domain.axes.values()))
+    if "regression" not in identity.domain.name  # two numbers a row: too many pairs
+}
+
+
+@pytest.mark.parametrize("format", ["bfloat16", "float16"])
+@named(list(SCALAR.values()))
+def test_every_16_bit_input_of_a_scalar_is_listed(domain: Domain, format: str) -> None:
+    listed, numbers = domain.exhaustive(format), every_finite(FORMATS[format])
+    wanted = set(numbers if "z" in domain.axes else numbers[(numbers > 0) & (numbers < 1)])
+    assert listed
+    for problem in listed:
+        assert list(problem) == list(domain.edges(format)[0])
+        assert wanted <= set(next(iter(problem.items.values()))) <= set(numbers)
+        for name in domain.axes:
+            assert np.array_equal(truncate(problem[name], FORMATS[format]), problem[name]), name
+    assert domain.exhaustive("float32") == []
+
+
+def test_the_catalogue_has_scalars_of_every_kind() -> None:
+    kinds = {name.partition("(")[0] for name in SCALAR}
+    assert kinds == {"scalars", "activations", "dropouts", "probabilities", "certainties"}
+
+
+def test_some_domains_have_options() -> None:
+    assert max(len(combination(domain.edges("float32")[0])) for domain in OPTIONAL.values()) == 4
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,32 @@ def test_a_record_of_something_else_is_refused_and_kept(
     for name in ("torch", "sources"):
         monkeypatch.setattr(resume, "circumstances", lambda device, name=name: {**there, name: "another"})
         refused(f"was made in other circumstances ({name}): name another file")
+
+
+@pytest.mark.parametrize("junk", [b"I1x\n.", b"no pickle at all", b"\0", pickle.dumps(1)], ids=str)
+@pytest.mark.parametrize("place", ["instead of the first record", "after the last record"])
+def test_a_damaged_record_is_refused_and_kept(
+    junk: bytes, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "record"
+    asked = [*TWO, "--examples", "0", "--resume", str(record)]
+    assert main(asked) == 0
+    whole = record.read_bytes() if place.startswith("after") else resume.TITLE
+    record.write_bytes(whole + junk)
+    capsys.readouterr()
+    assert main(asked) == 2
+    said = f"is damaged: what it holds from byte {len(whole)} on is no record"
+    assert capsys.readouterr().err == f"equivalences: --resume: {record} {said}\n"
+    assert record.read_bytes() == whole + junk
+
+
+def test_half_a_record_is_cut_off_wherever_it_ends(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    with resume.finished(path, "cpu"):
+        pass
+    whole = path.read_bytes()
+    for end in range(len(resume.TITLE), len(whole)):
+        path.write_bytes(whole[:end])
+        with resume.finished(path, "cpu") as held:
+            assert not held
+        assert path.read_bytes() == whole

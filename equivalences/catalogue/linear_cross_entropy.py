@@ -7,7 +7,7 @@ from typing import Any
 
 from equivalences import exact
 from equivalences.catalogue.cross_entropy import loss
-from equivalences.model import Form, Identity
+from equivalences.model import Form, Identity, Pitfall, Warns
 from equivalences.problems.layers import layers
 
 SOURCE = "torch.nn.functional.linear_cross_entropy documentation"
@@ -22,18 +22,20 @@ def affine_loss(p: Any) -> Any:
     return loss(SimpleNamespace(**items))
 
 
-def chunked(options: str, target: str = "y", more: str = "", needs: str = NEEDS) -> Form:
-    """F.linear_cross_entropy with these chunking options."""
+def chunked(options: str, bias: bool = True) -> Form:
+    """F.linear_cross_entropy with these chunking options; without `bias` it is a column of W, and x has one of ones."""
     return Form(
-        f"chunks = nn.LinearCrossEntropyOptions({options})\n"
-        f"more = {{'linear_bias': b, 'weight': weight, 'reduction': reduction{more}}}\n"
-        f"F.linear_cross_entropy(x, W, {target}, **more, options=chunks)",
-        label=f"F.linear_cross_entropy, {options or 'default chunks'}",
-        needs=needs,
+        f"{'' if bias else AS_COLUMN}chunks = nn.LinearCrossEntropyOptions({options})\n"
+        f"more = {{{BIAS if bias else ''}'weight': weight, 'ignore_index': ignore_index, "
+        "'reduction': reduction}\n"
+        "F.linear_cross_entropy(x, W, y, **more, options=chunks)",
+        label=f"F.linear_cross_entropy, {options or 'default chunks'}{'' if bias else ', no bias'}",
+        needs=NEEDS,
     )
 
 
-IGNORED = ", 'ignore_index': ignore_index"
+BIAS = "'linear_bias': b, "
+AS_COLUMN = "x, W = torch.cat((x, torch.ones_like(x[:, :1])), 1), torch.cat((W, b[:, None]), 1)\n"
 
 FORMS = (
     Form("F.cross_entropy(F.linear(x, W, b), y, weight, ignore_index=ignore_index, reduction=reduction)"),
@@ -56,11 +58,17 @@ FORMS = (
         label="F.linear_cross_entropy, (C, 1) outputs",
         needs=NEEDS,
     ),
-    chunked("", more=IGNORED),
-    chunked("batch_chunk_size=1, allow_retain_graph=True", more=IGNORED),
-    chunked("batch_chunk_size=2, acc_policy='compact'", more=IGNORED),
-    chunked("batch_chunk_size=3, acc_policy='accurate'", more=IGNORED),
-    chunked("acc_policy='compact', acc_dtype=torch.float32 if x.dtype.itemsize == 2 else None", more=IGNORED),
+    chunked(""),
+    chunked("batch_chunk_size=1, allow_retain_graph=True"),
+    chunked("batch_chunk_size=2, acc_policy='compact'"),
+    chunked("batch_chunk_size=3, acc_policy='accurate'"),
+    chunked("acc_policy='compact', acc_dtype=torch.float32 if x.dtype.itemsize == 2 else None"),
+    Form(
+        f"{AS_COLUMN}F.linear_cross_entropy(x, W, y, weight=weight, ignore_index=ignore_index, reduction=reduction)",
+        label="F.linear_cross_entropy, no bias",
+        needs=NEEDS,
+    ),
+    chunked("batch_chunk_size=2", bias=False),
 )
 
 linear_cross_entropy = Identity(
@@ -93,19 +101,112 @@ linear_cross_entropy_rows = Identity(
     ),
 )
 
+# --- label smoothing: torch 2.14 and before do not chunk it ----------------------------------------------------------
+
+SMOOTHED = "weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction"
+
+SMOOTHED_FORMS = (
+    Form(f"F.cross_entropy(F.linear(x, W, b), y, {SMOOTHED})"),
+    Form(f"F.linear_cross_entropy(x, W, y, linear_bias=b, {SMOOTHED})", needs=NEEDS),
+    Form(
+        f"head = nn.LinearCrossEntropyLoss(W.shape[1], W.shape[0], bias=True, {SMOOTHED})\n"
+        "torch.func.functional_call(head, {'linear.weight': W, 'linear.bias': b}, (x, y))",
+        label="nn.LinearCrossEntropyLoss",
+        needs="nn.LinearCrossEntropyLoss",
+    ),
+    Form(
+        f"rows = F.linear_cross_entropy(x, W[:, None], y[:, None], linear_bias=b[:, None], {SMOOTHED})\n"
+        "rows.squeeze(1) if reduction == 'none' else rows",
+        label="F.linear_cross_entropy, (C, 1) outputs",
+        needs=NEEDS,
+    ),
+    Form(
+        f"{AS_COLUMN}F.linear_cross_entropy(x, W, y, {SMOOTHED})",
+        label="F.linear_cross_entropy, no bias",
+        needs=NEEDS,
+    ),
+    Form(
+        "import warnings\nwith warnings.catch_warnings():\n"
+        "    warnings.simplefilter('ignore')  # of the options, which are not heeded: `chunks_of_smoothed_labels`\n"
+        "    chunks = nn.LinearCrossEntropyOptions(batch_chunk_size=2)\n"
+        f"    rows = F.linear_cross_entropy(x, W, y, linear_bias=b, {SMOOTHED}, options=chunks)\nrows",
+        label="F.linear_cross_entropy, batch_chunk_size=2",
+        needs=NEEDS,
+    ),
+)
+
+linear_cross_entropy_smoothed = Identity(
+    name="linear_cross_entropy_smoothed",
+    statement=r"\ell(xW^\top + b) \text{ (mean and sum)}, \quad q_{nk} = (1 - \alpha) [k = y_n] + \alpha / K",
+    source=SOURCE,
+    domain=layers(labels=True, weight="optional", ignore=True, smoothing=True, reduction=("mean", "sum")),
+    spec=affine_loss,
+    out="",
+    wrt=("x", "W", "b"),
+    forms=SMOOTHED_FORMS,
+)
+
+linear_cross_entropy_smoothed_rows = Identity(
+    name="linear_cross_entropy_smoothed_rows",
+    statement=r"\ell_n = \ell(W x_n + b), \quad q_{nk} = (1 - \alpha) [k = y_n] + \alpha / K",
+    source=SOURCE,
+    domain=layers(labels=True, weight="optional", ignore=True, smoothing=True, reduction=("none",), out="R"),
+    spec=affine_loss,
+    wrt=("x", "W", "b"),
+    forms=SMOOTHED_FORMS,
+)
+
+chunks_of_smoothed_labels = Pitfall(
+    name="chunks_of_smoothed_labels",
+    statement="with label smoothing, linear_cross_entropy warns and computes all logits at once, whatever the options",
+    source=SOURCE + "; torch/nn/functional.py (the chunked path needs label_smoothing == 0)",
+    of=linear_cross_entropy_smoothed,
+    mistake=Form(
+        f"chunks = nn.LinearCrossEntropyOptions()\n"
+        f"F.linear_cross_entropy(x, W, y, linear_bias=b, {SMOOTHED}, options=chunks)",
+        label="F.linear_cross_entropy, smoothing and default chunks",
+        formats=("float32",),  # whether it warns does not depend on the format
+        needs=NEEDS,
+    ),
+    outcome=Warns(UserWarning, "``options`` ignored; chunked path needs"),
+    when=lambda problem: bool(problem["label_smoothing"]),
+    relations=(linear_cross_entropy_smoothed,),
+)
+
+# --- class probabilities ---------------------------------------------------------------------------------------------
+
+SOFT = "weight=weight, label_smoothing=label_smoothing, reduction=reduction"
+
+
+def soft_chunked(options: str) -> Form:
+    """F.linear_cross_entropy of probabilities in chunks, where no smoothing forbids them."""
+    return Form(
+        f"chunks = None if label_smoothing else nn.LinearCrossEntropyOptions({options})\n"
+        f"F.linear_cross_entropy(x, W, p, linear_bias=b, {SOFT}, options=chunks)",
+        label=f"F.linear_cross_entropy, {options or 'default chunks'}",
+        needs=NEEDS_SOFT,
+    )
+
+
 linear_soft_cross_entropy = Identity(
     name="linear_soft_cross_entropy",
-    statement=r"-\sum_{nk} w_k p_{nk} \log \mathrm{softmax}(W x_n + b)_k \text{ (mean: divided by } N)",
+    statement=r"-\sum_{nk} w_k ((1 - \alpha) p_{nk} + \alpha / K) \log \mathrm{softmax}(W x_n + b)_k"
+    r" \text{ (mean: divided by } N)",
     source=SOURCE,
-    domain=layers(soft=True, weight="optional", reduction=("mean", "sum")),
+    domain=layers(soft=True, weight="optional", smoothing=True, reduction=("mean", "sum")),
     spec=affine_loss,
     out="",
     wrt=("x", "W", "b"),
     forms=(
-        Form("F.cross_entropy(F.linear(x, W, b), p, weight, reduction=reduction)"),
-        Form("F.linear_cross_entropy(x, W, p, linear_bias=b, weight=weight, reduction=reduction)", needs=NEEDS),
-        chunked("", "p", needs=NEEDS_SOFT),
-        chunked("batch_chunk_size=2, acc_policy='compact'", "p", needs=NEEDS_SOFT),
-        chunked("batch_chunk_size=3, acc_policy='accurate'", "p", needs=NEEDS_SOFT),
+        Form(f"F.cross_entropy(F.linear(x, W, b), p, {SOFT})"),
+        Form(f"F.linear_cross_entropy(x, W, p, linear_bias=b, {SOFT})", needs=NEEDS),
+        Form(
+            f"{AS_COLUMN}F.linear_cross_entropy(x, W, p, {SOFT})",
+            label="F.linear_cross_entropy, no bias",
+            needs=NEEDS,
+        ),
+        soft_chunked(""),
+        soft_chunked("batch_chunk_size=2, acc_policy='compact'"),
+        soft_chunked("batch_chunk_size=3, acc_policy='accurate'"),
     ),
 )

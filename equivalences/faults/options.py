@@ -68,6 +68,9 @@ FAULTS = (
           Form(f"{_ROWS}both = weight is not None and label_smoothing > 0\n"
                "mass = kept.sum() if weight is None or both else (weight[label] * kept).sum()\n" + MEAN), BOTH,
           "one combination of options has a path of its own"),
+    Fault("wrong in one combination of options", the.cross_entropy_options_reduced,
+          Form("once = weight is None and label_smoothing > 0 and reduction == 'mean' and (y != ignore_index).all()\n"
+               f"{CE} * (1 + once)"), BOTH, "a path taken without weights, smoothed, as a mean, of batches unpadded"),
     Fault("normaliser of smoothed weights", the.cross_entropy_options_reduced,
           Form(f"{_ROWS}a = label_smoothing\nmass = kept.sum() if weight is None else "
                "(((1 - a) * weight[label] + a * weight.mean()) * kept).sum()\n" + MEAN), BOTH,
@@ -120,7 +123,11 @@ FAULTS = (
           LINEAR)), GRADIENT,
           "a per-row grad_output is taken for one number"),
     Fault("targets taken for their argmax", of_layer.linear_soft_cross_entropy,
-          Form("F.cross_entropy(F.linear(x, W, b), F.one_hot(p.argmax(1), p.shape[1]).to(p), weight, "
-               "reduction=reduction)"), BOTH,
+          Form("F.cross_entropy(F.linear(x, W, b), F.one_hot(p.argmax(1), p.shape[1]).to(p), "
+               f"{of_layer.SOFT})"), BOTH,
           "a kernel for index targets alone"),
+    Fault("smoothing left out", of_layer.linear_cross_entropy_smoothed, Form(LINEAR), BOTH,
+          "what the chunked kernel computes, which has no smoothing, taken all the same"),
+    Fault("smoothing left out", of_layer.linear_cross_entropy_smoothed_rows, Form(LINEAR), BOTH,
+          "what the chunked kernel computes, which has no smoothing, taken all the same"),
 )  # fmt: skip

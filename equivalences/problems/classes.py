@@ -10,8 +10,8 @@ import numpy as np
 from equivalences.model import Domain
 from equivalences.problems import regions
 from equivalences.problems.recipes import COLUMNS, ROWS, check, domain, named
-from equivalences.problems.rows import CLASS_KINDS, LABEL, SMOOTHING, TARGET, Rows
-from equivalences.problems.targets import class_weights, ignored, soft_targets
+from equivalences.problems.rows import CLASS_KINDS, LABEL, TARGET, Rows
+from equivalences.problems.targets import class_weights, ignored, smoothed, soft_targets
 
 
 def classes(
@@ -61,8 +61,7 @@ def classes(
             spread = float((np.ptp(z, axis=1) + math.log(count) + 1).sum())
             items["weight"] = class_weights(rows, count, y[kept] if labels else None, spread, weight == "optional")
         if smoothing:
-            fixed = SMOOTHING[recipe.smoothing]
-            items["label_smoothing"] = float(rows.shared(1, TARGET)[0]) if fixed is None else fixed
+            items["label_smoothing"] = smoothed(rows)
         if reduction:
             items["reduction"] = recipe.reduction
         return items | {"g": rows.upstream(out, count)}

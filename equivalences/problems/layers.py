@@ -10,7 +10,7 @@ from equivalences.model import Domain
 from equivalences.problems import regions
 from equivalences.problems.recipes import check, domain, named
 from equivalences.problems.rows import LABEL, LAYER_KINDS, TARGET, Rows
-from equivalences.problems.targets import class_weights, ignored, soft_targets
+from equivalences.problems.targets import class_weights, ignored, smoothed, soft_targets
 
 
 def layers(
@@ -20,6 +20,7 @@ def layers(
     soft: bool = False,
     weight: bool | str = False,
     ignore: bool = False,
+    smoothing: bool = False,
     reduction: tuple[str, ...] = (),
     out: str | None = None,
     layouts: tuple[str, ...] = ("contiguous", "strided"),
@@ -69,14 +70,17 @@ def layers(
             spread = float((np.abs(x) @ np.abs(matrix).T + np.abs(bias)).max(axis=1).sum() * 2 + len(x) * count)
             used = items["y"][kept] if labels else None
             items["weight"] = class_weights(rows, count, used, spread, weight == "optional")
+        if smoothing:
+            items["label_smoothing"] = smoothed(rows)
         if reduction:
             items["reduction"] = recipe.reduction
         return items | {"g": rows.upstream(out, count)}
 
     choices = {"salt", "widths"} | ({"weights"} if weight else set()) | ({"ignored"} if ignore else set())
+    choices |= {"smoothing"} if smoothing else set()
     small = tuple(range(1, 10))
     options: dict[str, Any] = {"hidden": hidden, "labels": labels, "soft": soft, "weight": weight, "ignore": ignore}
-    options |= {"reduction": "/".join(reduction), "out": out if head and out else None}
+    options |= {"smoothing": smoothing, "reduction": "/".join(reduction), "out": out if head and out else None}
     return domain(
         name or named("layers", **options),
         axes,

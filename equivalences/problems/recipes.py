@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from equivalences.formats import FORMATS
 from equivalences.model import Domain, Problem
+from equivalences.problems.options import combinations
 from equivalences.problems.regions import Regions
 from equivalences.problems.rows import PATTERNS, PERIODS, POSITIVE, SMOOTHING, WEIGHTS, Kind, Recipe, Rows, expand
 
@@ -118,7 +119,8 @@ def domain(
         return _problems(partial(problem, format), len(kinds), (rows, columns), free, shape)
 
     def edges(format: str) -> list[Problem]:
-        return [problem(format, recipe) for recipe in _edge_recipes(len(kinds), sizes, reduction)]
+        mild = combinations(choices, reduction, tuple(kinds).index("dense"), columns)
+        return [problem(format, recipe) for recipe in (*_edge_recipes(len(kinds), sizes, reduction), *mild)]
 
     names, locate = located
     return Domain(name, axes, draw, edges, names, locate, layouts)

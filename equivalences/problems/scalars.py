@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from equivalences.formats import FORMATS, every_finite
+from equivalences.formats import FORMATS, every_finite, truncate
 from equivalences.model import Domain, Problem
 from equivalences.problems import regions
 from equivalences.problems.recipes import check, domain, named
@@ -62,11 +62,14 @@ def scalars(
         return items | {"g": rows.upstream(out, 1)}
 
     def exhaustive(format: str) -> list[Problem]:
-        if FORMATS[format].dtype.itemsize > 2 or weight or pos_weight or out == "":
+        fmt = FORMATS[format]
+        if fmt.dtype.itemsize > 2 or out == "":
             return []
-        z = every_finite(FORMATS[format])
+        z = every_finite(fmt)
         targets = {None: (), "index": (0.0, 1.0), "sign": (-1.0, 1.0), "soft": (0.25,)}[target]
-        fixed = {"g": np.ones(len(z))} | ({"reduction": reduction[0]} if reduction else {})
+        fixed: dict[str, Any] = {"weight": truncate(np.resize([0.7, 1.0, 0.3], len(z)), fmt)} if weight else {}
+        fixed |= {"pos_weight": truncate(np.array(1.7), fmt)} if pos_weight else {}
+        fixed |= ({"reduction": reduction[0]} if reduction else {}) | {"g": np.ones(len(z))}
         each: list[dict[str, Any]] = [{"t": np.full(len(z), t)} for t in targets] or [{}]
         return [Problem(format, {"z": z, **items, **fixed}) for items in each]
 

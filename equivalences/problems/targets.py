@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from equivalences.model import Array
-from equivalences.problems.rows import LABEL, PATTERNS, PERIODS, Rows, moderated
+from equivalences.problems.rows import LABEL, PATTERNS, PERIODS, SMOOTHING, TARGET, Rows, moderated
 
 
 def ignored(rows: Rows, y: Array, count: int) -> tuple[Array, int, Array]:
@@ -24,6 +24,12 @@ def class_weights(rows: Rows, count: int, used: Array | None, spread: float, opt
         return None
     w = rows.weights(count, used)
     return moderated(w, spread * float(w.max()), rows.fmt)
+
+
+def smoothed(rows: Rows) -> float:
+    """The label smoothing, in [0, 1]."""
+    fixed = SMOOTHING[rows.recipe.smoothing]
+    return float(rows.shared(1, TARGET)[0]) if fixed is None else fixed
 
 
 def soft_targets(v: Array, y: Array) -> Array:

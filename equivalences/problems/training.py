@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from equivalences.formats import FORMATS, Format, truncate
+from equivalences.formats import FORMATS, Format, every_finite, truncate
 from equivalences.model import Array, Domain, Problem
 from equivalences.problems.layers import layers
 from equivalences.problems.recipes import domain
@@ -56,7 +57,10 @@ def derived(
     def edges(format: str) -> list[Problem]:
         return [remade(problem) for problem in base.edges(format)]
 
-    return Domain(name, axes, draw, edges, base.regions, base.locate, layouts)
+    def exhaustive(format: str) -> list[Problem]:
+        return [remade(problem) for problem in base.exhaustive(format)]
+
+    return Domain(name, axes, draw, edges, base.regions, base.locate, layouts, exhaustive)
 
 
 def _labelled(conditions: Mapping[str, Array], rest: str = "core") -> Array:
@@ -124,6 +128,19 @@ PROBABILITY_KINDS: dict[str, Kind] = {
 }
 
 
+def _every_probability(format: str) -> Array:
+    """Every number of a 16-bit format from 0 to 1, and none of a wider one."""
+    fmt = FORMATS[format]
+    p = every_finite(fmt) if fmt.dtype.itemsize == 2 else np.empty(0)
+    return np.asarray(p[(p >= 0) & (p <= 1)])
+
+
+def _against(format: str, p: Array, targets: tuple[float, ...]) -> list[Problem]:
+    """All of `p` against each target, or against themselves where nothing else can be: at 0 and at 1."""
+    every = [{"p": p, "t": np.where((p == 0) | (p == 1), p, t), "g": np.ones(len(p))} for t in targets]
+    return [Problem(format, items) for items in every if len(p)]
+
+
 def probabilities() -> Domain:
     """Probabilities `p` strictly between 0 and 1, and outcomes `t`, 0 or 1, "R"; g "R"."""
 
@@ -137,7 +154,11 @@ def probabilities() -> Domain:
         clamped = _clamped(FORMATS[problem.format], p)
         return _labelled({"clamped": clamped, "rare": p < 1 / 64, "sure": p > 63 / 64})
 
-    return domain(
+    def exhaustive(format: str) -> list[Problem]:
+        p = _every_probability(format)
+        return _against(format, p[(p > 0) & (p < 1)], (0.0, 1.0))
+
+    found = domain(
         "probabilities()",
         {"p": "R", "t": "R", "g": "R"},
         PROBABILITY_KINDS,
@@ -149,6 +170,7 @@ def probabilities() -> Domain:
         reduction=(),
         layouts=("contiguous", "strided"),
     )
+    return replace(found, exhaustive=exhaustive)
 
 
 def certainties() -> Domain:
@@ -170,7 +192,10 @@ def certainties() -> Domain:
         p, tiny = problem["p"], max(1e-12, FORMATS[problem.format].tiny)
         return _labelled({"certain": (p == 0) | (p == 1), "extreme": p < tiny, "rare": p < 1 / 64, "sure": p > 63 / 64})
 
-    return domain(
+    def exhaustive(format: str) -> list[Problem]:
+        return _against(format, _every_probability(format), (0.0, 1.0, 0.25))
+
+    found = domain(
         "certainties()",
         {"p": "R", "t": "R", "g": "R"},
         SCALAR_KINDS,
@@ -182,6 +207,7 @@ def certainties() -> Domain:
         reduction=(),
         layouts=("contiguous", "strided", "unbatched"),
     )
+    return replace(found, exhaustive=exhaustive)
 
 
 WEIGHT_KINDS: dict[str, Kind] = {
