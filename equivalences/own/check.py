@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from equivalences import choices
+from equivalences import choices, execute
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.own import audit
 from equivalences.own.losses import LOSSES, WrongCall, cases, several
