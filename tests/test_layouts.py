@@ -1,4 +1,4 @@
-"""Every layout at every size from 1 to 67, in every format: vector bodies and tails, value and gradient."""
+"""Every layout at every size from 1 to 67 (contiguous in every format, others in turn): vector bodies and tails."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ def test_sizes(name: str, layout: str) -> None:
         pytest.skip(f"{name} is not defined for {LAYOUTS[layout].what}")
     form = identity.forms[name == "binary_cross_entropy"]
     for size, fmt in product(SIZES, FORMATS):
+        # In other layouts the formats take turns, out of step with vectors of 2, 4, 8 ... numbers.
+        if layout != "contiguous" and fmt != tuple(FORMATS)[(size + size // 4) % len(FORMATS)]:
+            continue
         for rows, columns in [(1, size)] if layout == "unbatched" else [(4, size), (size, 3)]:
             given = problem(name, fmt, rows, columns, equal=layout == "expanded")
             if execute.applies(identity, given, layout):

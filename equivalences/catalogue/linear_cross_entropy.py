@@ -12,6 +12,7 @@ from equivalences.problems.layers import layers
 
 SOURCE = "torch.nn.functional.linear_cross_entropy documentation"
 NEEDS = "nn.functional.linear_cross_entropy"
+CHUNKS_OF = ("contiguous",)  # what is cut off in chunks lies in memory as a whole does: these forms are slow to follow
 # The chunked path took class probabilities after torch 2.13, which ignores its options with a warning.
 NEEDS_SOFT = "nn.modules.linear_cross_entropy_options._auto_acc_policy"
 
@@ -31,6 +32,7 @@ def chunked(options: str, bias: bool = True) -> Form:
         "F.linear_cross_entropy(x, W, y, **more, options=chunks)",
         label=f"F.linear_cross_entropy, {options or 'default chunks'}{'' if bias else ', no bias'}",
         needs=NEEDS,
+        layouts=CHUNKS_OF if options else None,
     )
 
 
@@ -96,6 +98,7 @@ linear_cross_entropy_rows = Identity(
             "more = {'linear_bias': b, 'weight': weight, 'ignore_index': ignore_index, 'reduction': 'none'}\n"
             "torch.stack([F.linear_cross_entropy(row, W, label, **more, options=chunks) for row, label in zip(x, y)])",
             label="F.linear_cross_entropy, row by row",
+            layouts=CHUNKS_OF,
             needs=NEEDS,
         ),
     ),
