@@ -22,7 +22,7 @@ from equivalences.formats import FORMATS
 _COMMON = hypothesis.settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 _STEPS = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
-hypothesis.settings.register_profile("dev", _COMMON, max_examples=8, phases=_STEPS)
+hypothesis.settings.register_profile("dev", _COMMON, max_examples=25, phases=_STEPS)
 hypothesis.settings.register_profile("ci", _COMMON, max_examples=100, derandomize=True, database=None, phases=_STEPS)
 hypothesis.settings.register_profile("nightly", _COMMON, max_examples=2000, phases=(*_STEPS, Phase.target))
 hypothesis.settings.load_profile("ci")  # unless --hypothesis-profile names another

@@ -60,6 +60,7 @@ def test_many_rows_are_tried_unless_there_is_a_shape() -> None:
     assert check(fn, **PLAIN, many_rows=False).ok
 
 
+@pytest.mark.slow
 def test_one_thread_and_two_are_tried_and_left_as_they_were() -> None:
     before, here = torch.get_num_threads(), 3
     torch.set_num_threads(here)

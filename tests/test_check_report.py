@@ -72,6 +72,7 @@ def test_an_argument_of_another_kind_is_one_helpful_line(call: dict[str, Any], s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_fails_in_some_layouts_only_is_said_to() -> None:
     asked: dict[str, Any] = {**BRIEF, "layouts": ("contiguous", "strided", "transposed"), "examples": 3}
 

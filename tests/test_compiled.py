@@ -31,7 +31,7 @@ def measured(identity: Identity, form: Form, fmt: str) -> list[judge.Judgement]:
 @pytest.mark.parametrize(
     ("name", "label", "fmt"),
     [
-        ("cross_entropy_options_reduced", "F.cross_entropy", "bfloat16"),
+        pytest.param("cross_entropy_options_reduced", "F.cross_entropy", "bfloat16", marks=pytest.mark.slow),
         ("binary_cross_entropy", "F.binary_cross_entropy_with_logits(z, t, reduction='none')", "float32"),
     ],
 )

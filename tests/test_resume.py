@@ -114,6 +114,7 @@ def test_a_damaged_record_is_refused_and_kept(
     assert record.read_bytes() == whole + junk
 
 
+@pytest.mark.slow
 def test_half_a_record_is_cut_off_wherever_it_ends(tmp_path: Path) -> None:
     path = tmp_path / "record"
     with resume.finished(path, "cpu"):
