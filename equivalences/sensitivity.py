@@ -36,15 +36,13 @@ def measured(identity: Identity, fmt: str) -> list[Sensitivity]:
     """What the gate notices of every form's value, and of its gradient if the identity judges one."""
     smallest: dict[tuple[Form, str], dict[str, float]] = {}
     for problem, _ in sweep.edges(identity, fmt, "eager"):
-        done: set[Form] = set()
+        first: dict[Form, str] = {}
         for layout in sweep.layouts(identity, problem, "eager"):
-            for form in judge.forms(identity, fmt, layout):
-                if form in done:
-                    continue
-                done.add(form)
-                for m in judge.measure(identity, form, problem, layout=layout):
-                    if isinstance(m, Measurement):
-                        _take(smallest.setdefault((form, m.quantity.partition(" ")[0]), {}), m)
+            first |= {form: layout for form in judge.forms(identity, fmt, layout) if form not in first}
+        for form, layout in first.items():
+            for m in judge.measure(identity, form, problem, layout=layout):
+                if isinstance(m, Measurement):
+                    _take(smallest.setdefault((form, m.quantity.partition(" ")[0]), {}), m)
     return [Sensitivity(identity, form, fmt, kind, found) for (form, kind), found in smallest.items()]
 
 
