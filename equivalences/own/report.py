@@ -249,8 +249,9 @@ def _example(e: Example) -> list[str]:
 
 def _incident(i: Incident) -> list[str]:
     hint = f" (where that is meant, declare {KINDS[i.kind]})" if KINDS[i.kind] else ""
+    often = "once" if i.count == 1 else f"{i.count} times"
     return [
         f"{i.kind}: {i.sentence}{hint}",
-        f"  where     {i.case}, {', '.join(i.formats)}, layouts {', '.join(i.layouts)}; {i.count} times",
+        f"  where     {i.case}, {', '.join(i.formats)}, layouts {', '.join(i.layouts)}; {often}",
         *(f"  {'problem' if not index else '':9} {line}" for index, line in enumerate(i.problem)),
     ]
