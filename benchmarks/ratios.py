@@ -75,7 +75,7 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.ratios", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batch", action="append", choices=BATCHES, help="(default: 16, 256 and full)")
+    parser.add_argument("--batch", action="append", choices=BATCHES, help="(default: each)")
     parser.add_argument("--optimizer", choices=("SGD", "Adam"), default="SGD")
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="(default: %(default)s, at least 2)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.add_column(title)
     top = ceilings("cpu", chosen.threads, CLOCKS[chosen.clock])
     try:
-        for batch in chosen.batch or ("16", "256", "full"):
+        for batch in chosen.batch or BATCHES:
             loop = Recipe(batch=batch, optimizer=chosen.optimizer)
             sliced = replace(loop, loading="slices")
             ways: dict[str, Work | Products] = {
