@@ -8,18 +8,21 @@ The pages that say so are current: they have every entry as it is, and what a fe
 from __future__ import annotations
 
 import sys
+import unittest
 from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
 import pytest
 import test_gate
+import torch
 
 from equivalences import execute, judge, peers, planted, sensitivity, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
 from equivalences.faults import FAULTS
 from equivalences.model import Fault
+from equivalences.peers import opinfo
 from equivalences.report import markdown
 from equivalences.report import planted as pages
 
@@ -133,6 +136,28 @@ def test_peers_leave_the_examples_alone(request: pytest.FixtureRequest) -> None:
     assert hypothesis.settings.get_profile("dev").max_examples == 25
     if asked := request.config.getoption("--hypothesis-profile"):
         assert hypothesis.settings.get_current_profile_name() == asked
+
+
+def test_opinfo_has_the_tolerances_of_the_operator_for_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = opinfo.operator(IDENTITIES["softplus"])
+    from torch.testing._internal.common_device_type import onlyCUDA, tol, toleranceOverride
+    from torch.testing._internal.opinfo.core import DecorateInfo
+
+    def tolerances(name: str, fmt: str) -> tuple[float, float] | None:
+        case = opinfo.test_case.__wrapped__(IDENTITIES[name], fmt, "TestCommon.test_numpy_ref")
+        return case and (case.precision, case.rel_tol)
+
+    assert tolerances("sigmoid", "bfloat16") == (0.01, 0)
+    assert tolerances("sigmoid", "float32") == (0, 0)
+    assert tolerances("softplus", "bfloat16") == (0, 0)  # 0.01 is for other tests: TestUnaryUfuncs
+    for decorator, found in (
+        (toleranceOverride({torch.float32: tol(atol=1, rtol=2)}), (1, 2)),
+        (unittest.skip("broken"), None),
+        (unittest.expectedFailure, None),
+        (onlyCUDA, None),
+    ):
+        monkeypatch.setattr(declared, "decorators", (DecorateInfo(decorator, "TestCommon", "test_numpy_ref"),))
+        assert tolerances("softplus", "float32") == found
 
 
 def test_a_folder_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def faults_page(findings: Sequence[Finding]) -> str:
         *(line.strip() for line in (inspect.getdoc(peers) or "").split("\n\n")[-1].splitlines()),
         "",
         "*yes*: noticed in every format; *only ...*: in these; **no**: in none. *not run*: "
-        "`peers.OPERATORS` maps no operator of `op_db` to the identity.",
+        "`peers/opinfo.py` maps no operator of `op_db` to the identity.",
         "",
         *markdown.table(
             ("", "noticed in every format", "in some format", "faults run"),
