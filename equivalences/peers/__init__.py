@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
-from equivalences.model import Fault
+from equivalences.model import Fault, Form, SpecialFault
 from equivalences.peers import opinfo, practice
 
 PEERS: dict[str, Callable[[Fault, str], bool | None]] = {
@@ -34,3 +35,11 @@ def verdicts(fault: Fault) -> dict[str, dict[str, bool | None]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {name: {fmt: notices(fault, fmt) for fmt in fault.formats} for name, notices in PEERS.items()}
+
+
+def special_verdicts(fault: SpecialFault) -> dict[str, dict[str, bool | None]]:
+    """The same of a fault at special values, on the ordinary numbers of its identity, against the sound call."""
+    if fault.of is None:
+        return {name: {} for name in PEERS}
+    of = replace(fault.of, forms=(Form(fault.call),), wrt=fault.of.wrt[:1])
+    return verdicts(Fault(fault.name, of, Form(fault.broken), ("value",), fault.why))
