@@ -265,7 +265,7 @@ def _faults(asked: Any, console: Console) -> int:
         findings = [pages.found(fault, examples) for fault in plain.followed(tuple(FAULTS.values()), "faults", True)]
         for name, (caught, partly, run) in pages.counts(findings).items():
             console.print(f"{name:>12}: of {run} faults {caught} noticed in every format, {partly} in some")
-        specials = [pages.special(fault) for fault in SPECIAL_FAULTS]
+        specials = [pages.special(fault) for fault in SPECIAL_FAULTS if planted.entries(fault)]
         held = sum(finding.holds for finding in specials)
         console.print(f"of {len(specials)} faults at special values their table refuses {held} in every format")
         missed = [finding for finding in specials if not finding.holds]
