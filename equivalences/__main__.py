@@ -248,7 +248,7 @@ def _sharpness(asked: Any, console: Console) -> int:
 def _faults(asked: Any, console: Console) -> int:
     from equivalences import files, planted, sensitivity
     from equivalences.catalogue import IDENTITIES
-    from equivalences.faults import FAULTS
+    from equivalences.faults import FAULTS, SPECIAL_FAULTS
     from equivalences.report import environment, plain
     from equivalences.report import planted as pages
 
@@ -265,20 +265,29 @@ def _faults(asked: Any, console: Console) -> int:
         findings = [pages.found(fault, examples) for fault in plain.followed(tuple(FAULTS.values()), "faults", True)]
         for name, (caught, partly, run) in pages.counts(findings).items():
             console.print(f"{name:>12}: of {run} faults {caught} noticed in every format, {partly} in some")
+        specials = [pages.special(fault) for fault in SPECIAL_FAULTS if planted.entries(fault)]
+        held = sum(finding.holds for finding in specials)
+        console.print(f"of {len(specials)} faults at special values their table refuses {held} in every format")
+        missed = [finding for finding in specials if not finding.holds]
+        for miss in missed:
+            console.print(f"{miss.fault.name}, {miss.fault.call}: not refused: {miss.entries}")
         wrong = [finding for finding in findings if not finding.holds]
         for finding in wrong:
             what = "seen, though said to be invisible" if finding.fault.invisible else "not refused"
             console.print(f"{finding.fault.of.name}: {finding.fault.name}: {what}: {finding.gate}")
-        if page and not wrong:
+        if page and not wrong and not missed:
             judged = [(i, fmt) for i in IDENTITIES.values() if pages.judged(i) for fmt in i.formats]
             cells = [
                 cell
                 for identity, fmt in plain.followed(judged, "sensitivity", True)
                 for cell in sensitivity.measured(identity, fmt)
             ]
-            for name, text in {"faults.md": pages.faults_page(findings), **pages.sensitivity_pages(cells)}.items():
+            for name, text in {
+                "faults.md": pages.faults_page(findings, specials),
+                **pages.sensitivity_pages(cells),
+            }.items():
                 page[name].text(text)
-    return FAILED if wrong else 0
+    return FAILED if wrong or missed else 0
 
 
 # --- list, show and pages --------------------------------------------------------------------------------------------

@@ -363,3 +363,20 @@ class SpecialValue:
     deviations: tuple[Deviation, ...] = ()
     formats: tuple[str, ...] = EVERY_FORMAT
     needs: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class SpecialFault:
+    """A call of the table of special values, broken on purpose at some of them: what the table must refuse.
+
+    call    as in the entries that must refuse it (one of them is enough).
+    broken  what stands in its place, over the same items.
+    why     how one comes to write it.
+    of      an identity whose problems have these items: its ordinary numbers are shown to the peers (None: none has).
+    """
+
+    name: str
+    call: str
+    broken: str
+    why: str
+    of: Identity | None = None

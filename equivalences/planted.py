@@ -1,5 +1,7 @@
 """Shows planted faults to the gate: the same problems, layouts and judge as every other form meets.
 
+A fault at special values is shown to their table instead.
+
 A fault that is *hidden* stands for a wrong kernel.  The analysis follows the identity's reference, and the broken
 code's numbers are put in place of the reference's behind its back: the value as it leaves, the gradient as it
 arrives.  So it is judged by the contract, as any implementation is that cannot be followed operation by operation.
@@ -15,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from equivalences import execute, judge, sweep
+from equivalences import execute, judge, outcomes, sweep
 from equivalences.judge import OUTSIDE, Crash, Judgement
-from equivalences.model import Fault, Form, Identity
+from equivalences.model import Fault, Form, Identity, SpecialFault, SpecialValue
+from equivalences.special_values import SPECIAL_VALUES
 
 EXAMPLES = 25  # drawn problems beside the edge problems: what a cell gets in the ci profile
 
@@ -115,4 +118,22 @@ def refuted(fault: Fault, fmt: str, examples: int = EXAMPLES, seed: int = 0) -> 
             found.setdefault(met.quantity.partition(" ")[0], number)
             if set(fault.breaks) <= set(found):
                 break
+    return found
+
+
+def entries(fault: SpecialFault) -> list[SpecialValue]:
+    """The entries of the table of special values that a fault is shown to, on this torch."""
+    there = [entry for entry in SPECIAL_VALUES if entry.call == fault.call]
+    return [entry for entry in there if execute.exists(Form(entry.call, needs=entry.needs))]
+
+
+def refusing(fault: SpecialFault, fmt: str) -> list[SpecialValue]:
+    """The entries that refuse a fault: what comes out is neither right nor what PyTorch does in any release."""
+    found = []
+    for entry in entries(fault):
+        if fmt in entry.formats:
+            got = outcomes.run(replace(entry, call=fault.broken), fmt)
+            known = [each.outcome for each in entry.deviations if fmt in each.formats and "eager" in each.modes]
+            if all(outcomes.differs(got, said, fmt) for said in (entry.outcome, *known)):
+                found.append(entry)
     return found

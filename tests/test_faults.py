@@ -1,5 +1,7 @@
 """Every planted fault is refused by the gate on the problems of the ci profile, in one format each: they take turns.
 
+Those at special values are refused by their table, in every format.
+
 `python -m equivalences faults` shows each in every format in which it exists (so does the nightly profile here).
 
 The pages that say so are current: they have every entry as it is, and what a few of them say is measured again.
@@ -8,20 +10,25 @@ The pages that say so are current: they have every entry as it is, and what a fe
 from __future__ import annotations
 
 import sys
+import unittest
 from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
 import pytest
 import test_gate
+import torch
 
-from equivalences import execute, judge, peers, planted, sensitivity, sweep
+from equivalences import execute, judge, outcomes, peers, planted, sensitivity, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
-from equivalences.faults import FAULTS
-from equivalences.model import Fault
+from equivalences.faults import FAULTS, SPECIAL_FAULTS
+from equivalences.formats import FORMATS
+from equivalences.model import Fault, SpecialFault
+from equivalences.peers import opinfo
 from equivalences.report import markdown
 from equivalences.report import planted as pages
+from equivalences.special_values import SPECIAL_VALUES
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -83,6 +90,27 @@ def test_entries_are_complete() -> None:
         assert execute.exists(fault.broken), name
 
 
+@pytest.mark.parametrize("fault", SPECIAL_FAULTS, ids=lambda fault: f"{fault.name}: {fault.call}")
+def test_fault_at_special_values(fault: SpecialFault) -> None:
+    if not planted.entries(fault):
+        pytest.skip("this torch has no such operation")
+    for fmt in FORMATS:
+        refusing = planted.refusing(fault, fmt)
+        assert refusing, fmt
+        for entry in refusing:  # and so says the test of the table
+            assert not outcomes.broken(entry, fmt, "cpu", "eager", execute.torch_version())
+            broken = replace(entry, call=fault.broken)
+            assert outcomes.broken(broken, fmt, "cpu", "eager", execute.torch_version())
+        assert not planted.refusing(replace(fault, broken=fault.call), fmt)
+
+
+def test_faults_at_special_values_cover_their_table() -> None:
+    calls = {entry.call: entry.operation for entry in SPECIAL_VALUES}
+    assert {calls[fault.call] for fault in SPECIAL_FAULTS} == set(calls.values())
+    assert len({(fault.call, fault.name) for fault in SPECIAL_FAULTS}) == len(SPECIAL_FAULTS)
+    assert all(fault.why for fault in SPECIAL_FAULTS)
+
+
 # --- the pages -------------------------------------------------------------------------------------------------------
 
 
@@ -116,6 +144,12 @@ def test_page_on_faults_says_what_is_measured(name: str) -> None:
     assert pages.fault_row(pages.found(FAULTS[name])) in lines("faults.md")
 
 
+@pytest.mark.parametrize("fault", SPECIAL_FAULTS[::6], ids=lambda fault: f"{fault.name}: {fault.call}")
+def test_page_on_faults_says_what_is_measured_at_special_values(fault: SpecialFault) -> None:
+    same_version("faults.md")
+    assert pages.special_row(pages.special(fault)) in lines("faults.md")
+
+
 @pytest.mark.parametrize(("name", "fmt"), [("softmax", "float32"), ("sigmoid", "bfloat16"), ("sgd_step", "float64")])
 def test_page_on_sensitivity_says_what_is_measured(name: str, fmt: str) -> None:
     same_version("sensitivity.md")
@@ -133,6 +167,28 @@ def test_peers_leave_the_examples_alone(request: pytest.FixtureRequest) -> None:
     assert hypothesis.settings.get_profile("dev").max_examples == 25
     if asked := request.config.getoption("--hypothesis-profile"):
         assert hypothesis.settings.get_current_profile_name() == asked
+
+
+def test_opinfo_has_the_tolerances_of_the_operator_for_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = opinfo.operator(IDENTITIES["softplus"])
+    from torch.testing._internal.common_device_type import onlyCUDA, tol, toleranceOverride
+    from torch.testing._internal.opinfo.core import DecorateInfo
+
+    def tolerances(name: str, fmt: str) -> tuple[float, float] | None:
+        case = opinfo.test_case.__wrapped__(IDENTITIES[name], fmt, "TestCommon.test_numpy_ref")
+        return case and (case.precision, case.rel_tol)
+
+    assert tolerances("sigmoid", "bfloat16") == (0.01, 0)
+    assert tolerances("sigmoid", "float32") == (0, 0)
+    assert tolerances("softplus", "bfloat16") == (0, 0)  # 0.01 is for other tests: TestUnaryUfuncs
+    for decorator, found in (
+        (toleranceOverride({torch.float32: tol(atol=1, rtol=2)}), (1, 2)),
+        (unittest.skip("broken"), None),
+        (unittest.expectedFailure, None),
+        (onlyCUDA, None),
+    ):
+        monkeypatch.setattr(declared, "decorators", (DecorateInfo(decorator, "TestCommon", "test_numpy_ref"),))
+        assert tolerances("softplus", "float32") == found
 
 
 def test_a_folder_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

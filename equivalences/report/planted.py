@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from equivalences import peers, planted, sensitivity
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
 from equivalences.execute import torch_version
-from equivalences.faults import FAULTS
+from equivalences.faults import FAULTS, SPECIAL_FAULTS
 from equivalences.formats import FORMATS
-from equivalences.model import Fault, Identity
+from equivalences.model import Fault, Identity, SpecialFault
 from equivalences.report import markdown
 from equivalences.sensitivity import Sensitivity
 
@@ -42,16 +42,37 @@ def found(fault: Fault, examples: int = planted.EXAMPLES) -> Finding:
     return Finding(fault, gate, peers.verdicts(fault))
 
 
+@dataclass(frozen=True, eq=False)
+class SpecialFinding:
+    """One fault at special values: the entries of their table that refuse it, and the peers, in each format."""
+
+    fault: SpecialFault
+    entries: dict[str, list[str]]
+    peers: dict[str, dict[str, bool | None]]
+
+    @property
+    def holds(self) -> bool:
+        """Whether some entry refuses it in every format."""
+        return all(self.entries.values())
+
+
+def special(fault: SpecialFault) -> SpecialFinding:
+    """Shows a fault at special values to their table and to the peers."""
+    entries = {fmt: [entry.name for entry in planted.refusing(fault, fmt)] for fmt in FORMATS}
+    return SpecialFinding(fault, entries, peers.special_verdicts(fault))
+
+
 def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def faults_digest() -> str:
     """What the page on faults says of them without running any: changes with every entry."""
-    return _digest(
+    ordinary = (
         f"{name}|{f.broken.code}|{f.formats}|{f.broken.layouts}|{f.breaks}|{f.why}|{f.hidden}|{f.invisible}"
         for name, f in FAULTS.items()
     )
+    return _digest((*ordinary, *(f"{f.name}|{f.call}|{f.broken}|{f.why}|{f.of and f.of.name}" for f in SPECIAL_FAULTS)))
 
 
 def judged(identity: Identity) -> bool:
@@ -128,7 +149,24 @@ def fault_row(finding: Finding) -> str:
     return markdown.row(_cells(finding))
 
 
-def faults_page(findings: Sequence[Finding]) -> str:
+def special_row(finding: SpecialFinding) -> str:
+    """The line of the page that has a fault at special values."""
+    return markdown.row(_special(finding))
+
+
+def _special(finding: SpecialFinding) -> tuple[str, ...]:
+    fault, (first, *others) = finding.fault, finding.entries.values()
+    refusing = [name for name in first if all(name in names for names in others)]
+    return (
+        planted.entries(fault)[0].operation,
+        fault.name,
+        fault.why,
+        "; ".join(refusing) if finding.holds else "MISSED",
+        *(_peer(finding.peers[name]) for name in peers.PEERS),
+    )
+
+
+def faults_page(findings: Sequence[Finding], specials: Sequence[SpecialFinding]) -> str:
     """Every fault, what the gate says of it and what two common practices say."""
     visible = [finding for finding in findings if not finding.fault.invisible]
     lines = [
@@ -145,7 +183,7 @@ def faults_page(findings: Sequence[Finding]) -> str:
         *(line.strip() for line in (inspect.getdoc(peers) or "").split("\n\n")[-1].splitlines()),
         "",
         "*yes*: noticed in every format; *only ...*: in these; **no**: in none. *not run*: "
-        "`peers.OPERATORS` maps no operator of `op_db` to the identity.",
+        "`peers/opinfo.py` maps no operator of `op_db` to the identity.",
         "",
         *markdown.table(
             ("", "noticed in every format", "in some format", "faults run"),
@@ -160,6 +198,18 @@ def faults_page(findings: Sequence[Finding]) -> str:
                 ("identity", "fault", "how one comes to write it", "formats", "gate", *peers.PEERS),
                 [_cells(finding) for finding in mine],
             )
+    lines += [
+        "## Special values",
+        "",
+        f"{len(specials)} more are wrong at special values (`equivalences/faults/special.py`), which the gate never "
+        "meets: their table, [special_values.md](special_values.md), must refuse each in every format. *refused by*: "
+        "its entries that do so in all of them. Beside it the peers, on the ordinary numbers of an identity with the "
+        "same items, against the sound call; *not run*: there is none, or no operator for it.",
+        "",
+        *markdown.table(
+            ("operation", "fault", "how one comes to write it", "refused by", *peers.PEERS), map(_special, specials)
+        ),
+    ]
     lines += ["## What cannot be seen", ""]
     lines += markdown.table(
         ("identity", "fault", "formats", "gate", "why nothing can see it"),

@@ -19,6 +19,7 @@ _bernoulli = partial(SpecialValue, "Bernoulli", source=_page)
 NONE, SUM, MEAN, BATCH = ({"reduction": reduction} for reduction in ("none", "sum", "mean", "batchmean"))
 UNCHECKED = "dynamo switches the validation of distributions off"
 LOG_PROB = "torch.distributions.Categorical(logits=z).log_prob(y)"
+ENTROPY = "torch.distributions.Categorical(logits=z).entropy()"
 DIVERGENCE = (
     "Categorical = torch.distributions.Categorical\ntorch.distributions.kl_divergence(Categorical(p), Categorical(q))"
 )
@@ -106,7 +107,7 @@ TABLE = (
     ),
     _categorical(
         "entropy, a logit -inf",
-        call="torch.distributions.Categorical(logits=z).entropy()",
+        call=ENTROPY,
         items={"z": [[0.0, -inf]]},
         outcome=Gives([0], [[0, 0]]),
         why="limit: 0 log 0 = 0 (issue 40553)",

@@ -11,10 +11,12 @@ from equivalences.model import Deviation, Gives, Raises, SpecialValue
 from equivalences.special_values.cross_entropy import IGNORED, IGNORED_ROW, MEAN, NO_GRADIENT, OUT_OF_BOUNDS, SUM
 from equivalences.special_values.softmax import DOCS, SEEN
 
+AT_ONCE = "F.linear_cross_entropy(x, W, y, reduction=reduction)"
+IN_CHUNKS = "F.linear_cross_entropy(x, W, y, reduction=reduction, options=nn.LinearCrossEntropyOptions())"
+
 _linear = partial(
     SpecialValue,
     "linear_cross_entropy",
-    call="F.linear_cross_entropy(x, W, y, reduction=reduction)",
     source=DOCS + "torch.nn.functional.linear_cross_entropy.html",
     needs="nn.functional.linear_cross_entropy",
 )
@@ -24,11 +26,11 @@ HEAD = [[0.0, 0.0], [1.0, 0.0]]  # weights of a linear layer: the logits are 0 a
 TABLE = (
     *(
         entry
-        for options, chunks, lost, refused in (
-            ("", "", 1024, (OUT_OF_BOUNDS,)),
+        for options, call, lost, refused in (
+            ("", AT_ONCE, 1024, (OUT_OF_BOUNDS,)),
             (
                 ", in chunks",
-                ", options=nn.LinearCrossEntropyOptions()",
+                IN_CHUNKS,
                 nan,
                 (
                     Deviation(
@@ -37,7 +39,7 @@ TABLE = (
                 ),
             ),
         )
-        for linear in (partial(_linear, call=f"F.linear_cross_entropy(x, W, y, reduction=reduction{chunks})"),)
+        for linear in (partial(_linear, call=call),)
         for entry in (
             linear(
                 f"an ignored row of nan{options}",

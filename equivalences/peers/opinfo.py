@@ -1,23 +1,10 @@
-"""What two common practices say of a planted fault: `assert_close` on random inputs, and PyTorch's own OpInfo samples.
-
-Both get the broken code itself, and the identity's reference to compare it with in the same format.
-
-assert_close  `torch.testing.assert_close` with its default tolerances: one batch of 64 rows, 10 classes (2 where the
-              identity has two), inputs from `randn`, options as a tutorial sets them; value, and gradient under a
-              random upstream gradient (1 for a scalar loss).
-OpInfo        the sample inputs in `op_db` of the operator that the identity is about, with the tolerances of the
-              `TestCase` that PyTorch's tests run in (an operator's own wider overrides are not applied).  As
-              `test_numpy_ref`, but in every format of the operator: values against the reference.  As
-              `test_noncontiguous_samples`: float32, value and gradient, strided against contiguous.  As
-              `test_fn_grad`: `gradcheck` in float64, in its fast mode (their default).  Of a sample, the identity
-              takes the inputs and options that it has; samples that it cannot take (another reduction, no numbers)
-              are left out.
-"""
+"""OpInfo: the sample inputs of PyTorch's own tests, as problems of an identity, and the tolerances of these tests."""
 
 from __future__ import annotations
 
+import unittest
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, TypeGuard
@@ -25,128 +12,12 @@ from typing import Any, TypeGuard
 import hypothesis
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from equivalences import execute
-from equivalences.formats import FORMATS, truncate
-from equivalences.model import Array, Fault, Form, Identity, Problem
-
-ROWS, COLUMNS = 64, 10
-
-# Options as a tutorial sets them.
-_OPTIONS: dict[str, Any] = {
-    "reduction": "mean", "label_smoothing": 0.1, "ignore_index": -100, "slope": 0.01, "drop": 0.5, "seed": 0,
-    "lr": 0.1, "momentum": 0.9, "dampening": 0.0, "nesterov": False, "first": False, "weight_decay": 0.01,
-    "maximize": False, "step": 1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "batch": 10, "d": 784, "h": 32, "k": 2,
-}  # fmt: skip
-
-
-@lru_cache(maxsize=256)
-def _patterns(identity: Identity) -> tuple[Problem, ...]:
-    return tuple(identity.domain.edges("float32"))
-
-
-def _sizes(identity: Identity) -> dict[str, int]:
-    """The size of each axis: 64 rows, 10 of everything else, or what every edge problem has."""
-    seen: dict[str, set[int]] = {}
-    for problem in _patterns(identity):
-        for name, axes in identity.domain.axes.items():
-            if isinstance(problem.items.get(name), np.ndarray):
-                for axis, size in zip(axes, problem[name].shape, strict=True):
-                    seen.setdefault(axis, set()).add(size)
-    return {
-        axis: ROWS if axis == "R" else next(iter(found)) if len(found) == 1 else COLUMNS for axis, found in seen.items()
-    }
-
-
-@lru_cache(maxsize=512)
-def practice(identity: Identity, fmt: str) -> Problem:
-    """The inputs of a hand-written test: `randn` and the like, the same for every fault of an identity."""
-    torch.manual_seed(0)
-    sizes, domain = _sizes(identity), identity.domain
-    patterns = _patterns(identity)
-    items: dict[str, Any] = {}
-    for name, example in patterns[0].items.items():
-        axes = domain.axes.get(name, "")
-        if name == "weight" and any(isinstance(p["weight"], np.ndarray) for p in patterns):
-            axes = domain.axes["weight"]
-        elif not isinstance(example, np.ndarray):
-            items[name] = _option(name, patterns)
-            continue
-        shape = tuple(sizes[axis] for axis in axes)
-        everything = np.concatenate([np.ravel(p[name]) for p in patterns if isinstance(p[name], np.ndarray)])
-        items[name] = _numbers(name, axes, shape, everything, sizes)
-    if "t" in items and "y" in items:
-        items["t"] = items["y"].astype(float)
-    if "ignore_index" in items:
-        items["y"][::10] = items["ignore_index"]
-    return Problem(fmt, {name: _in_format(item, fmt) for name, item in items.items()})
-
-
-def _option(name: str, patterns: tuple[Problem, ...]) -> Any:
-    """An option as a tutorial sets it, if the identity allows that (a loss of each row has no reduction)."""
-    allowed = {problem[name] for problem in patterns if isinstance(problem[name], str)}
-    return _OPTIONS[name] if not allowed or _OPTIONS[name] in allowed else min(allowed)
-
-
-def _numbers(name: str, axes: str, shape: tuple[int, ...], seen: Array, sizes: Mapping[str, int]) -> Array:
-    if seen.dtype.kind != "f":
-        classes = next(sizes[axis] for axis in "MKC" if axis in sizes)
-        return torch.randint(classes, shape).numpy()
-    if name == "p":
-        return (F.softmax(torch.randn(shape), 1) if len(axes) == 2 else torch.rand(shape)).double().numpy()
-    if name == "g":
-        return (torch.randn(shape) if axes else torch.ones(())).double().numpy()
-    if name == "t" and set(seen) <= {-1.0, 0.0, 1.0}:
-        signs = torch.randint(2, shape).double().numpy()
-        return signs if 0.0 in seen else 2 * signs - 1
-    if seen.min() >= 0:  # probabilities, weights, second moments
-        return (torch.rand(shape) + 0.5 * (name == "top")).double().numpy()
-    return torch.randn(shape).double().numpy()
-
-
-def _in_format(item: Any, fmt: str) -> Any:
-    return truncate(item, FORMATS[fmt]) if isinstance(item, np.ndarray) and item.dtype.kind == "f" else item
-
-
-@lru_cache(maxsize=2048)
-def _reference(identity: Identity, problem: Problem) -> dict[str, Tensor]:
-    return _run(identity, identity.reference, problem)
-
-
-def _run(identity: Identity, form: Form, problem: Problem, layout: str = "contiguous") -> dict[str, Tensor]:
-    dtype = FORMATS[problem.format].dtype
-    got = execute.run(identity, form, problem, layout=layout, track=False).got
-    return {name: torch.tensor(numbers).to(dtype) for name, numbers in got.items()}
-
-
-def _differs(compare: Callable[[Tensor, Tensor], None], one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    try:
-        for name, expected in other.items():
-            compare(one[name], expected)
-    except AssertionError:
-        return True
-    return False
-
-
-def assert_close(fault: Fault, fmt: str) -> bool | None:
-    """Whether `torch.testing.assert_close` notices the fault on random inputs (a fault that raises is noticed).
-
-    None where the reference gives nan, as Adam does once float16 has rounded its epsilon to zero.
-    """
-    problem = practice(fault.of, fmt)
-    expected = _reference(fault.of, problem)
-    if any(bool(numbers.isnan().any()) for numbers in expected.values()):
-        return None
-    try:
-        got = _run(fault.of, fault.broken, problem)
-    except Exception:
-        return True
-    return _differs(torch.testing.assert_close, got, expected)
-
-
-# --- OpInfo ----------------------------------------------------------------------------------------------------------
+from equivalences.formats import FORMATS
+from equivalences.model import Fault, Form, Identity, Problem
+from equivalences.peers import practice
 
 _OF_LABELS = "input target weight size_average ignore_index reduce reduction label_smoothing"
 _WITH_LOGITS = ("nn.functional.binary_cross_entropy_with_logits", "input target weight size_average reduce reduction")
@@ -221,11 +92,14 @@ def _operators() -> dict[str, Any]:
     return {op.name: op for op in op_db if not op.variant_test_name}
 
 
+def operator(identity: Identity) -> Any:
+    return _operators()[OPERATORS[identity.name][0]]
+
+
 @lru_cache(maxsize=512)
 def samples(identity: Identity, fmt: str) -> tuple[Problem, ...]:
     """The problems that the samples of the identity's operator are, as far as the identity can take them."""
-    name, parameters = OPERATORS[identity.name]
-    op, dtype = _operators()[name], FORMATS[fmt].dtype
+    op, parameters, dtype = operator(identity), OPERATORS[identity.name][1], FORMATS[fmt].dtype
     if dtype not in op.dtypes:
         return ()
     torch.manual_seed(0)
@@ -234,7 +108,7 @@ def samples(identity: Identity, fmt: str) -> tuple[Problem, ...]:
         given = dict(zip(parameters.split(), (sample.input, *sample.args), strict=False)) | sample.kwargs
         items = _taken(identity, given)
         if items is not None:
-            found.append(Problem(fmt, {name: _in_format(item, fmt) for name, item in items.items()}))
+            found.append(Problem(fmt, {name: practice.in_format(item, fmt) for name, item in items.items()}))
     return tuple(found)
 
 
@@ -250,7 +124,7 @@ def _fits(target: Tensor | None, axes: Mapping[str, str]) -> TypeGuard[Tensor]:
 def _taken(identity: Identity, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """The items of the identity in an operator's arguments; None if the sample has not what the identity needs."""
     axes, x, target = identity.domain.axes, given["input"], given.get("target")
-    example = _patterns(identity)[0]
+    example = practice.patterns(identity)[0]
     if "x" in axes:
         matrix, bias = given["linear_weight"], given.get("linear_bias")
         if x.dim() != 2 or matrix.dim() != 2 or not x.numel():
@@ -288,7 +162,7 @@ def _taken(identity: Identity, given: Mapping[str, Any]) -> dict[str, Any] | Non
             continue
         if name == "reduction":
             items[name] = given.get(name, "mean")
-            if items[name] not in {p["reduction"] for p in _patterns(identity)}:
+            if items[name] not in {p["reduction"] for p in practice.patterns(identity)}:
                 return None
         elif name == "ignore_index":
             items[name] = given.get(name, -100)
@@ -297,7 +171,7 @@ def _taken(identity: Identity, given: Mapping[str, Any]) -> dict[str, Any] | Non
         elif name in given or name == "label_smoothing":
             items[name] = given.get(name, 0.0)
         else:
-            items[name] = _option(name, _patterns(identity))
+            items[name] = practice.option(name, practice.patterns(identity))
     kept = items.get("y") != items["ignore_index"] if "ignore_index" in items else torch.tensor(True)
     if not bool(torch.as_tensor(kept).any()):
         return None
@@ -315,7 +189,7 @@ def _plain(item: Any) -> Any:
 
 
 def _labels(identity: Identity) -> str:
-    seen = {number for p in _patterns(identity) for number in np.ravel(p["t"]).tolist()}
+    seen = {number for p in practice.patterns(identity) for number in np.ravel(p["t"]).tolist()}
     return "" if not seen <= {-1.0, 0.0, 1.0} else "sign" if -1.0 in seen else "index"
 
 
@@ -329,39 +203,55 @@ def _weight(weight: Tensor | None, x: Tensor, items: Mapping[str, Any], axes: st
     return weight if of_classes else weight.expand_as(x).reshape(-1)
 
 
-@lru_cache(maxsize=1)
-def _test_case() -> Callable[[Tensor, Tensor], None]:
+@lru_cache(maxsize=512)
+def test_case(identity: Identity, fmt: str, name: str) -> Any:
+    """The `TestCase` that runs a test of the identity's operator, with its tolerances; None if the test is skipped."""
     with _hypothesis_as_it_was():
+        from torch.testing._internal.common_device_type import CPUTestBase
         from torch.testing._internal.common_utils import TestCase
 
-    case = TestCase()
-    return case.assertEqual
+    own = {"precision": TestCase.precision, "rel_tol": TestCase.rel_tol}  # all cases of a device share theirs
+    case: Any = type("Case", (CPUTestBase,), own)()
 
+    def test(case: Any) -> None: ...
 
-def opinfo(fault: Fault, fmt: str) -> bool | None:
-    """Whether PyTorch's samples and tolerances notice the fault in a format; None where there is nothing to run."""
-    identity, broken = fault.of, fault.broken
-    if identity.name not in OPERATORS or not (problems := samples(identity, fmt)):
-        return None
-    equal = _test_case()
-    return any(_noticed(identity, broken, problem, equal) for problem in problems)
-
-
-def _noticed(identity: Identity, broken: Form, problem: Problem, equal: Callable[[Tensor, Tensor], None]) -> bool:
+    dtype = FORMATS[fmt].dtype
+    for decorate in operator(identity).get_decorators(*name.split("."), case.device_type, dtype, {}):
+        test = decorate(test)
     try:
-        got = _run(identity, broken, problem)
+        test(case)  # many a decorator skips only once the test is called
+    except unittest.SkipTest:
+        return None
+    case._apply_precision_override_for_test(test, {"dtype": dtype})
+    return None if getattr(test, "__unittest_expecting_failure__", False) else case
+
+
+def notices(fault: Fault, fmt: str) -> bool | None:
+    """Whether PyTorch's samples and tolerances notice the fault in a format; None where there is nothing to run."""
+    if fault.of.name not in OPERATORS or not (problems := samples(fault.of, fmt)):
+        return None
+    return any(_noticed(fault.of, fault.broken, problem) for problem in problems)
+
+
+def _noticed(identity: Identity, broken: Form, problem: Problem) -> bool:
+    try:
+        got = practice.run(identity, broken, problem)
     except Exception:
         return True
-    if _differs(equal, {"value": got["value"]}, {"value": _reference(identity, problem)["value"]}):
+    case = test_case(identity, problem.format, "TestCommon.test_numpy_ref")
+    if case and practice.differs(case.assertEqual, got, {"value": practice.reference(identity, problem)["value"]}):
         return True
     strided = problem.format == "float32" and "strided" in (broken.layouts or identity.domain.layouts)
-    if strided and _differs(equal, _run(identity, broken, problem, "strided"), got):
+    case = test_case(identity, problem.format, "TestCommon.test_noncontiguous_samples") if strided else None
+    if case and practice.differs(case.assertEqual, practice.run(identity, broken, problem, "strided"), got):
         return True
-    return problem.format == "float64" and bool(identity.wrt) and not _gradient_holds(identity, broken, problem)
+    checked = problem.format == "float64" and identity.wrt
+    case = test_case(identity, problem.format, "TestBwdGradients.test_fn_grad") if checked else None
+    return bool(case) and not _gradient_holds(identity, broken, problem)
 
 
 def _gradient_holds(identity: Identity, broken: Form, problem: Problem) -> bool:
-    items = execute.arguments(identity, problem, "contiguous")
+    items, declared = execute.arguments(identity, problem, "contiguous"), operator(identity)
     items.pop("g")
     # Fresh tensors: gradcheck refuses a stride of 0 even where the size is 1.
     leaves = {name: torch.zeros(problem[name].shape, dtype=torch.float64).copy_(items[name]) for name in identity.wrt}
@@ -374,16 +264,7 @@ def _gradient_holds(identity: Identity, broken: Form, problem: Problem) -> bool:
         return value
 
     held: bool = torch.autograd.gradcheck(
-        function, tuple(leaves.values()), raise_exception=False, check_undefined_grad=False, fast_mode=True
-    )
+        function, tuple(leaves.values()), raise_exception=False, check_undefined_grad=False,
+        nondet_tol=declared.gradcheck_nondet_tol, fast_mode=declared.gradcheck_fast_mode is not False,
+    )  # fmt: skip
     return held
-
-
-PEERS: dict[str, Callable[[Fault, str], bool | None]] = {"assert_close": assert_close, "OpInfo": opinfo}
-
-
-def verdicts(fault: Fault) -> dict[str, dict[str, bool | None]]:
-    """Of each peer: format -> whether it notices the fault (None: nothing to run)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return {name: {fmt: notices(fault, fmt) for fmt in fault.formats} for name, notices in PEERS.items()}
