@@ -89,8 +89,8 @@ class Domain:
     draw      (format, shape or None) -> Hypothesis strategy of `Problem`; with a shape, all its problems have it.
     edges     format -> deterministic problems that together reach every region, and hold every combination of options.
     locate    problem -> array of int, one a row (axis ``R``), or one number for the whole: index into `regions`.
-    exhaustive  format -> problems that together hold every finite input (16-bit formats; elsewhere, and where there are
-              too many inputs: none).
+    exhaustive  format -> problems that leave nothing out, each judged in one layout: every finite input (of 16-bit
+              formats, where there are not too many), or every combination of options in a batch of many rows.
     """
 
     name: str

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from equivalences import execute, judge, outcomes, sweep
 from equivalences.judge import OUTSIDE, Crash, Judgement
-from equivalences.model import Fault, Form, Identity, SpecialFault, SpecialValue
+from equivalences.model import Fault, Form, Identity, Problem, SpecialFault, SpecialValue
 from equivalences.special_values import SPECIAL_VALUES
 
 EXAMPLES = 25  # drawn problems beside the edge problems: what a cell gets in the ci profile
@@ -95,20 +95,24 @@ def judgements(
 ) -> Iterator[tuple[int, Judgement]]:
     """What the gate says of one form: the number of the problem (edge problems first), and its judgements."""
     sweep.load()
-    number = 0
+    for number, (problem, wanted) in enumerate(_problems(identity, fmt, examples, seed), 1):
+        for layout in wanted:
+            if layout in (form.layouts or judge.layouts(identity)):
+                for met in judge.measure(identity, form, problem, layout=layout):
+                    yield number, met
+
+
+def _problems(identity: Identity, fmt: str, examples: int, seed: int) -> Iterator[tuple[Problem, tuple[str, ...]]]:
+    """Edge problems, drawn ones and, since they are many or large, at last those that leave nothing out."""
     for unit in sweep.units(identity, fmt, "cpu", "eager", examples, seed):
-        for problem, wanted in sweep.chosen(unit):
-            number += 1
-            for layout in wanted:
-                if layout in (form.layouts or judge.layouts(identity)):
-                    for met in judge.measure(identity, form, problem, layout=layout):
-                        yield number, met
+        yield from sweep.chosen(unit)
+    yield from sweep.exhaustive(identity, fmt, "eager")
 
 
 def refuted(fault: Fault, fmt: str, examples: int = EXAMPLES, seed: int = 0) -> dict[str, int]:
     """What the gate finds wrong ("value", "gradient" or "crash"), with the number of the problem that shows it first.
 
-    `examples` problems are drawn beside the edge problems.  Stops once everything that the fault breaks is found.
+    `examples` problems are drawn beside the others.  Stops once everything that the fault breaks is found.
     """
     found: dict[str, int] = {}
     for number, met in judgements(fault.of, planted(fault), fmt, examples, seed):

@@ -69,7 +69,7 @@ def edges(identity: Identity, fmt: str, mode: str) -> list[tuple[Problem, tuple[
 
 
 def exhaustive(identity: Identity, fmt: str, mode: str) -> list[tuple[Problem, tuple[str, ...]]]:
-    """Every finite input, where the domain lists them, each in the first layout; none for compiled code."""
+    """What leaves nothing out, where the domain lists it, each problem in the first layout; none for compiled code."""
     listed = identity.domain.exhaustive(fmt) if mode == "eager" else []
     return [(problem, layouts(identity, problem, mode)[:1]) for problem in listed]
 

@@ -49,7 +49,7 @@ def gate(identity: Identity, fmt: str, device: str, mode: str, profile: hypothes
     """Judges a cell; the profile's examples are the identity's: its formats share them.
 
     With fewer than `ci` has, edge problems are judged in one layout each, and only until every form has been tested in
-    every region; nor are the inputs of 16-bit formats exhausted.
+    every region; nor are the inputs of 16-bit formats exhausted, or the options of large batches.
     """
     whole, tally = profile.max_examples >= CI.max_examples, Tally(identity, fmt)
     affordable = sweep.Options(mode)

@@ -1,6 +1,6 @@
 """Batches of 2**20 rows in 16 bits, and of 2**25 rows in float32, within what the documented summation allows.
 
-The catalogue's family `large` has the batches up to 65520 rows, in every format, with all options.
+The catalogue's family `large` has the batches up to 65537 rows, in every format, with all options.
 """
 
 from __future__ import annotations
@@ -67,6 +67,43 @@ def test_a_million_rows_of_which_every_sixteenth_is_ignored() -> None:
     if execute.torch_version() in defect.seen:
         assert value.defects == (defect.name,)
         assert 0.006 < value.error / value.exact < 0.007  # README: 0.6 % off
+
+
+@pytest.mark.parametrize("name", ["nll_loss-float16-total", "nll_loss2d-float16-total"])
+def test_class_weights_beyond_float16_meet_the_known_defect(name: str) -> None:
+    defect = next(defect for defect in KNOWN_DEFECTS if defect.name == name)
+    loss = IDENTITIES[defect.identity]
+    form = next(form for form in loss.forms if form.label == defect.form)
+    problem = next(
+        problem
+        for problem in loss.domain.exhaustive("float16")
+        if problem["weight"] is not None and problem["reduction"] == "mean" and heavy(problem)
+    )
+    for met in judge.measure(loss, form, problem):
+        assert isinstance(met, Measurement)
+        assert not met.failed
+        assert np.isfinite(met.exact).all()
+        if execute.torch_version() in defect.seen:
+            assert met.defects == (name,)
+            assert not met.got.any()
+
+
+def heavy(problem: Problem) -> bool:
+    kept = problem["y"] != problem["ignore_index"]
+    return bool(problem["weight"][problem["y"][kept]].sum() > 65520)
+
+
+def test_float16_means_of_losses_with_a_total_beyond_float16() -> None:
+    found = 0
+    for problem in SCALARS.domain.exhaustive("float16"):
+        value, gradient = judge.measure(SCALARS, FORM[SCALARS], problem)
+        assert isinstance(value, Measurement)
+        assert not value.failed
+        assert not gradient.failed
+        if problem["reduction"] == "mean" and value.exact * len(problem["z"]) > FORMATS["float16"].max:
+            assert value.informative.all()
+            found += 1
+    assert found >= 3  # pos_weight of 1, above and below
 
 
 @pytest.mark.slow

@@ -127,6 +127,20 @@ OPTIONAL = {
     for identity in IDENTITIES.values()
     if FAMILY_OF[identity.name] != "large" and combination(identity.domain.edges("float32")[0])
 }
+MANY = {
+    identity.domain.name: identity.domain for identity in IDENTITIES.values() if identity.domain.name.startswith("many")
+}
+
+
+def missing(domain: Domain, some: list[Problem]) -> set[tuple[tuple[str, str], ...]]:
+    """The combinations of options that none of the problems has."""
+    cases = CASES | {
+        "weight": {"none", "given"} if "weight='optional'" in domain.name else {"given"},
+        "reduction": {each for each in ("none", "mean", "sum") if each in domain.name},
+    }
+    options = combination(some[0])
+    every = {tuple(zip(options, each, strict=True)) for each in itertools.product(*map(cases.__getitem__, options))}
+    return every - {tuple(combination(problem).items()) for problem in some}
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -134,14 +148,35 @@ OPTIONAL = {
 def test_edges_hold_every_combination_of_options(domain: Domain, format: str) -> None:
     # An extreme row may leave a total without a bound: what it holds, it does not test.
     mild = [p for p in domain.edges(format) if "extreme" not in reached(domain, [p])]
-    held = {tuple(combination(problem).items()) for problem in mild}
-    cases = CASES | {
-        "weight": {"none", "given"} if "weight='optional'" in domain.name else {"given"},
-        "reduction": {each for each in ("none", "mean", "sum") if each in domain.name},
-    }
-    options = combination(mild[0])
-    every = {tuple(zip(options, each, strict=True)) for each in itertools.product(*map(cases.__getitem__, options))}
-    assert every <= held, every - held
+    assert missing(domain, mild) == set()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@named(list(MANY.values()))
+def test_large_batches_hold_every_combination_of_options(domain: Domain, format: str) -> None:
+    beyond = 65536 if format == "float32" else 4096
+    every = domain.exhaustive(format)
+    mild = [problem for problem in every if reached(domain, [problem]) <= {"core", "tie", "zero"}]
+    assert missing(domain, [problem for problem in mild if len(problem["z"]) > beyond]) == set()
+    assert domain.exhaustive(format) == every
+
+
+def total_weight(problem: Problem) -> float:
+    return float(problem["weight"][problem["y"][~ignored(problem)]].sum())
+
+
+@named([domain for domain in MANY.values() if "labels" in domain.name])
+def test_float16_class_weights_weigh_more_than_float16_holds(domain: Domain) -> None:
+    weighted = [p for p in domain.exhaustive("float16") if p["weight"] is not None]
+    for low, high in ((0, 16_376), (16_376, 65_504), (65_520, math.inf)):
+        there = [problem for problem in weighted if low < total_weight(problem) < high]
+        assert missing(domain, there) == missing(domain, weighted), (low, high)
+    fmt = FORMATS["float16"]
+    for problem in weighted:
+        assert np.array_equal(truncate(problem["weight"], fmt), problem["weight"])
+        assert np.array_equal(truncate(problem["z"], fmt), problem["z"])
+    found = [p for p in drawn(domain, "float16") if p["weight"] is not None]
+    assert {np.searchsorted((16_376, 65_504), total_weight(problem)) for problem in found} == {0, 1, 2}
 
 
 SCALAR = {

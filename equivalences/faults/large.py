@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from equivalences.catalogue import derivatives as twice
 from equivalences.catalogue import large as the
-from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, SOFT
-from equivalences.catalogue.large import OF_LABELS
+from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SOFT, SOFT_MEAN
+from equivalences.catalogue.large import OF_LABELS, WEIGHTED
 from equivalences.faults.plant import BOTH, GRADIENT, MEAN, NARROW, VALUE, WIDE, gradient
 from equivalences.model import Fault, Form
 
@@ -31,6 +31,11 @@ FAULTS = (
                f"{KEPT}mass = kept.sum() if weight is None else (weight[label] * kept).sum()\n"
                "s / (mass if reduction == 'mean' else 1)", formats=NARROW), VALUE,
           "losses summed one after the other in 16 bits", hidden=True),
+    Fault("total weight that stops at 32768", the.cross_entropy_many_rows,
+          Form(f"{KEPT}rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none')\n"
+               f"mass = kept.sum() if weight is None else (weight[label] * kept).sum().clamp(max=32768)\n{MEAN}",
+               formats=("float16",)), BOTH,
+          "a total that saturates, with weights of many hundreds"),
     Fault("rows from the 513th on", the.cross_entropy_many_rows,
           Form("F.cross_entropy(z[:512], y[:512], weight, ignore_index=ignore_index, reduction=reduction)",
           layouts=("contiguous",)), BOTH,
@@ -50,6 +55,31 @@ FAULTS = (
           Form(gradient("g * (torch.arange(len(g)) < 32768)",
           "F.binary_cross_entropy_with_logits(z, t, weight=weight, pos_weight=pos_weight, reduction=reduction)")),
           GRADIENT, "a row number of 15 bits"),
+    Fault("ignored rows weighed with smoothing, from the 2,050th row on", the.cross_entropy_large_batch,
+          Form(f"{KEPT}rows = F.cross_entropy(z, y, {INDEX}, reduction='none')\n"
+               "other = len(y) > 2049 and weight is not None and 0 < label_smoothing < 1 and not kept.all()\n"
+               f"mass = kept.sum() if weight is None else (weight[label] * (kept | other)).sum()\n{MEAN}"), BOTH,
+          "a second kernel for large batches, wrong in one combination of options"),
+    Fault("gradient from the 65,537th row on, with every option", the.cross_entropy_large_batch,
+          Form("other = weight is not None and 0 < label_smoothing < 1 and (y == ignore_index).any()\n"
+               + gradient("g * (torch.arange(len(y)) < 65536).reshape(-1, *(1,) * (g.dim() - 1)) if other else g",
+                          f"{KEPT}rows = F.cross_entropy(z, y, {INDEX}, reduction='none')\n{REDUCED}"),
+               formats=("float32",)), GRADIENT,
+          "a row number of 16 bits, in one combination of options"),
+    Fault("mean by weight with smoothing 1, from the 2,050th row on", the.soft_cross_entropy_large_batch,
+          Form("rows = F.cross_entropy(z, p, weight, label_smoothing=label_smoothing, reduction='none')\n"
+               "other = len(p) > 2049 and weight is not None and label_smoothing == 1 and reduction == 'mean'\n"
+               f"rows.sum() / weight[p.argmax(dim)].sum() if other else ({SOFT_MEAN})"), BOTH,
+          "what index targets divide by, in a second kernel"),
+    Fault("mean by weight below a pos_weight of 1, from the 2,050th row on", the.binary_cross_entropy_large_batch,
+          Form(f"rows = F.binary_cross_entropy_with_logits(z, t, {WEIGHTED}, reduction='none')\n"
+               "other = len(t) > 2049 and pos_weight < 1 and reduction == 'mean'\n"
+               "rows.sum() / weight.sum() if other else getattr(torch, reduction)(rows)"), BOTH,
+          "normalised weights, in a second kernel"),
+    Fault("total in float16 before the mean", the.binary_cross_entropy_large_batch,
+          Form(f"rows = F.binary_cross_entropy_with_logits(z, t, {WEIGHTED}, reduction='none')\n"
+               "rows.sum() / (len(rows) if reduction == 'mean' else 1)", formats=("float16",)), BOTH,
+          "sum and divide: 4111 losses of 16 have the mean inf", hidden=True),
     Fault("label off by one", the.cross_entropy_large_vocabulary,
           Form("y = torch.where(y == ignore_index, y, (y + 1) % z.shape[dim])\n"
                f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)"), BOTH,

@@ -172,7 +172,8 @@ def faults_page(findings: Sequence[Finding], specials: Sequence[SpecialFinding])
     lines = [
         *_header("Planted faults", faults_digest()),
         f"{len(findings)} formulations broken on purpose (`equivalences/faults/`), each shown to the gate in every "
-        f"format in which it exists, on the edge problems and {planted.EXAMPLES} drawn ones: what a cell gets in the "
+        f"format in which it exists, on the edge problems, {planted.EXAMPLES} drawn ones and then those that leave no "
+        "input, or no combination of options, out: what a cell gets in the "
         f"`ci` profile. {len(visible)} must be refused; {len(findings) - len(visible)} cannot be seen, and the "
         "arithmetic at the end says why.",
         "",

@@ -31,6 +31,13 @@ IGNORED_ROW = "https://github.com/pytorch/pytorch/issues/11551"
 _IGNORED_NAN = Deviation(
     Gives(1024, [[-1, 1], [nan, nan]]), IGNORED_ROW, "the backward pass multiplies nan by the row's 0", seen=SEEN
 )
+_TOTAL = Deviation(
+    Gives(inf, [[-0.5, 0.5]] * 2),
+    "https://github.com/pytorch/pytorch/issues/85791",
+    "the losses are added up in float16 before they are divided by their number",
+    formats=("float16",),
+    seen=SEEN,
+)
 _ONE_POSITIVE = Deviation(Gives([nan], NAN), POSITIVE, SHIFT, seen=SEEN)
 
 TABLE = (
@@ -148,7 +155,41 @@ TABLE = (
         outcome=Gives(1024, [[-1, 1], [0, 0]]),
         why="its rows are ignored, its logits are not",
     ),
+    # --- losses with a total beyond float16 (each also of a few thousand rows: 6400 of 32000 equal logits) ---
+    _index(
+        "a total beyond float16, mean",
+        items={"z": [[0.0, 32768.0]] * 2, "y": [0, 0], **MEAN},
+        outcome=Gives(32768, [[-0.5, 0.5]] * 2),
+        why="the mean of two equal losses",
+        deviations=(_TOTAL,),
+        formats=("float16",),
+    ),
+    _soft(
+        "probabilities, a total beyond float16, mean",
+        items={"z": [[0.0, 32768.0]] * 2, "p": [[1.0, 0.0]] * 2, **MEAN},
+        outcome=Gives(32768, [[-0.5, 0.5]] * 2),
+        why="the mean of two equal losses",
+        deviations=(_TOTAL,),
+        formats=("float16",),
+    ),
     # --- label smoothing ---
+    _smoothed(
+        "smoothing, classes with a total beyond float16",
+        items={"z": [[0.0, -32768.0, -32768.0, -32768.0]], "y": [0], **NONE},
+        outcome=Gives([12288], [[0.375, -0.125, -0.125, -0.125]]),
+        why="an eighth of 3 times 32768",
+        deviations=(
+            Deviation(
+                Gives([inf], [[0.375, -0.125, -0.125, -0.125]]),
+                "",
+                "the losses of all classes are added up in float16 before they are divided by their number: inf for a "
+                "row of 32000 equal logits, whose loss is 10.4",
+                formats=("float16",),
+                seen=SEEN,
+            ),
+        ),
+        formats=("float16",),
+    ),
     _smoothed(
         "smoothing, another logit -inf",
         items={"z": [[0.0, -inf]], "y": [0], **NONE},
