@@ -18,6 +18,7 @@ from torch import Tensor
 from equivalences.model import Array
 
 NOTHING: Any = np.float64(0.0)  # a bound on what is exact
+FEW = 8  # below, NumPy adds up a row from left to right
 
 
 def numbers(tensor: Tensor) -> Array:
@@ -71,12 +72,24 @@ def add_up(x: Array, dims: Sequence[int] | None = None, keepdim: bool = False) -
     if dims is None or (len(dims) == x.ndim and not keepdim):
         return np.asarray(np.ravel(x).sum())
     if len(dims) == 1 and dims[0] % x.ndim == x.ndim - 1 and x.flags.c_contiguous:
-        return np.asarray(x.sum(-1, keepdims=keepdim))
+        total = fold(np.add, x, -1)
+        return total if keepdim else total[..., 0]
     last = tuple(range(-len(dims), 0))
     rows = np.ascontiguousarray(np.moveaxis(x, tuple(dims), last))
     kept = rows.shape[: x.ndim - len(dims)]
     found: Array = rows.reshape(*kept, math.prod(rows.shape[len(kept) :])).sum(-1)
     return np.expand_dims(found, tuple(dims)) if keepdim else found
+
+
+def fold(reduce: np.ufunc, x: Array, dim: int) -> Array:
+    """A sum (`np.add`) or maximum over one axis, which stays: the same bits as NumPy's own, where it is slow.
+
+    Of few numbers in each of many rows it takes one row after the other, 8 to 20 times as long as all of them at once.
+    """
+    if x.ndim > 1 and dim % x.ndim == x.ndim - 1 and x.shape[-1] < FEW:
+        found: Array = reduce.reduce(np.ascontiguousarray(np.moveaxis(x, -1, 0)), 0)[..., None]
+        return found
+    return np.asarray(reduce.reduce(x, dim, keepdims=True))
 
 
 def along(index: Array, dim: int) -> tuple[Array, ...]:

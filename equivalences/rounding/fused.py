@@ -17,7 +17,7 @@ from torch import Tensor
 from equivalences.formats import Format
 from equivalences.model import Array
 from equivalences.rounding.arithmetic import averaged, exact, placed, product, quotient, rounded
-from equivalences.rounding.arrays import add_up, along, as_array, held, put, spread, unbounded
+from equivalences.rounding.arrays import add_up, along, as_array, fold, held, put, spread, unbounded
 from equivalences.rounding.elementary import CLOSE, add, exp, growth, log, log1p, log_sigmoid, mul, neg, one
 from equivalences.rounding.reductions import summed
 from equivalences.rounding.tracker import Call, Shadow, rule
@@ -43,28 +43,28 @@ def log_of_sum(call: Call, x: Shadow, dim: int, steps: Format) -> Row:
     inner = call.arithmetic
     narrow = steps.u if steps.precision != inner.precision else 0.0
     u = inner.u + narrow
-    top, where = x.v.max(dim, keepdims=True), x.v.argmax(dim, keepdims=True)
+    top, where = fold(np.maximum, x.v, dim), x.v.argmax(dim, keepdims=True)
     gap = top - x.v
     terms = np.exp(-gap)
     others = put(terms, dim, where, 0.0)
-    tail = others.sum(dim, keepdims=True)
+    tail = fold(np.add, others, dim)
     log = np.log1p(tail)
     share = terms / (1 + tail)
     # Errors of x: lse moves by the mean of e under shares that have themselves moved by exp(2 max e) at most.
-    worst = spread(x.e, x.v.shape).max(dim, keepdims=True)
+    worst = fold(np.maximum, spread(x.e, x.v.shape), dim)
     drift = growth(2 * worst) + 1
-    mean = (share * x.e).sum(dim, keepdims=True)
+    mean = fold(np.add, share * x.e, dim)
     moved = np.minimum(mean * drift, worst)
     # x_i - lse moves by the mean of d_i - d_j under such shares: by (1 - p_i) e_i and the p_j e_j of the others.
     rest = put(1 - share, dim, where, tail / (1 + tail))
-    besides = put(mean - share * x.e, dim, where, (others * x.e).sum(dim, keepdims=True) / (1 + tail))
+    besides = put(mean - share * x.e, dim, where, fold(np.add, others * x.e, dim) / (1 + tail))
     parted = np.minimum((rest * x.e + np.maximum(besides, 0.0)) * drift, x.e + moved)
     # Rounding: x_i - m is off by u d_i, exp by kappa u; at the maximum both are exact (exp(0) = 1).
     term = growth(u * (gap + 2 * worst) + call.assume.relative("exp", inner.u) + narrow) * (gap + worst > 0)
     n = x.v.shape[dim]
     height = row_height(call, x.v, dim)
     gamma = height * inner.u / (1 - height * inner.u)
-    total = (share * np.minimum(term, 1e300)).sum(dim, keepdims=True) * drift
+    total = fold(np.add, share * np.minimum(term, 1e300), dim) * drift
     total = total + gamma * (1 + total) + narrow + n * inner.eta
     change = unbounded(-np.log1p(-total), total >= 1)
     log_e = change + (call.assume.relative("log", inner.u) + narrow) * (log + change + moved)
@@ -140,11 +140,11 @@ def softmax_backward(call: Call, steps: Format) -> Shadow:
 def _row_sum(call: Call, x: Shadow, dim: int) -> Shadow:
     """A sum along one dimension inside a kernel: exact zeros (one-hot gradients) add exactly."""
     size = abs(x.v) + x.e
-    terms = (size > 0).sum(dim, keepdims=True)
+    terms = fold(np.add, size > 0, dim)
     h = np.minimum(np.maximum(terms - 1, 0), row_height(call, x.v, dim)) * call.arithmetic.u
-    total = size.sum(dim, keepdims=True)
-    e = spread(x.e, x.v.shape).sum(dim, keepdims=True) + h / (1 - h) * total
-    return Shadow(x.v.sum(dim, keepdims=True), unbounded(e, total + e > call.arithmetic.max))
+    total = fold(np.add, size, dim)
+    e = fold(np.add, spread(x.e, x.v.shape), dim) + h / (1 - h) * total
+    return Shadow(fold(np.add, x.v, dim), unbounded(e, total + e > call.arithmetic.max))
 
 
 # --- negative log-likelihood -----------------------------------------------------------------------------------
