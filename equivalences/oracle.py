@@ -60,8 +60,8 @@ def _distinct(identity: Identity, problem: Problem) -> tuple[Problem, npt.NDArra
     items = {n: item[first] if n in rows else item for n, item in problem.items.items()}
     if identity.counts_rows:
         items |= {"times": times}
-    elif len(first) == len(table):
-        return problem, order
+    elif len(first) == len(table):  # as they are: no problem to ask the specification about beside this one
+        return problem, np.arange(len(table))
     return Problem(problem.format, items), order.reshape(-1)
 
 

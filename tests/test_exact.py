@@ -338,6 +338,15 @@ def test_the_rows_of_an_identity_that_is_asked_row_by_row_are_their_own_affair(o
         assert np.array_equal(whole.gradients[name].nearest[order], gradient.nearest)
 
 
+def test_rows_that_are_all_different_stay_in_their_order_whoever_asks() -> None:
+    one, items = IDENTITIES["sigmoid"], {"z": np.array([2.0, -3.0, 1.0]), "g": np.array([1.0, -1.0, 0.5])}
+    assert one.by_row
+    # Equal problems, the second of which is met with the first in the cache.
+    low, high = (oracle.evaluate(one, Problem("float64", items), precision=bits) for bits in (128, 200))
+    assert np.array_equal(low.value.nearest, high.value.nearest)
+    assert np.array_equal(low.gradients["z"].nearest, high.gradients["z"].nearest)
+
+
 def test_precision_comes_back_after_an_error() -> None:
     before = ctx.prec
     with pytest.raises(KeyError), exact.working_precision(999):
