@@ -213,26 +213,33 @@ def recompiling() -> AbstractContextManager[None]:
 
 
 @contextmanager
+def validating(on: bool) -> Iterator[None]:
+    """Distributions check what they are given, or do not, whoever compiled before.
+
+    torch.compile switches it off for the whole process, eager code included, and for good (pytorch/pytorch#185438).
+    """
+    distribution = torch.distributions.Distribution
+    before = distribution._validate_args
+    distribution.set_default_validate_args(on)
+    try:
+        yield
+    finally:
+        distribution.set_default_validate_args(before)
+
+
+@contextmanager
 def running(mode: str) -> Iterator[None]:
     """Around everything that compiles or runs compiled code (nothing, around eager code).
 
     The compiler's warnings, of deprecated parts of its own, are no concern of the form's.  Distributions do not
-    validate, as torch.compile has it; but it has it so for the whole process, eager code included, and for good
-    (pytorch/pytorch#185438):
-    on leaving they do again.
+    validate, as torch.compile has it; on leaving they do as before.
     """
     if mode == "eager":
         yield
         return
-    distribution = torch.distributions.Distribution
-    before = distribution._validate_args
-    with warnings.catch_warnings(), recompiling():
+    with warnings.catch_warnings(), recompiling(), validating(False):
         warnings.simplefilter("ignore")
-        distribution.set_default_validate_args(False)
-        try:
-            yield
-        finally:
-            distribution.set_default_validate_args(before)
+        yield
 
 
 def torch_version() -> str:

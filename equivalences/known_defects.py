@@ -51,6 +51,7 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {"z": np.array([[0.0, -6.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension last: the sum of exponentials and its log are rounded to 16 bits before they are used",
         link="https://github.com/pytorch/pytorch/issues/113708",
+        modes=("eager",),
         seen=SEEN,
     ),
     KnownDefect(
@@ -64,6 +65,7 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {"z": np.array([[-161.0, -162.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension not last: the scalar tail of the kernel rounds exp(x - max) to 16 bits, then divides",
         link="",
+        modes=("eager",),
         seen=SEEN,
     ),
     *(
@@ -132,6 +134,7 @@ KNOWN_DEFECTS = (
         witness=Problem("float16", {"z": np.array([-0.25]), "g": np.array([1.0625])}),
         why="float16: 1 - y and g (1 - y) are rounded to storage; bfloat16 and tanh's backward compute in float32",
         link="",
+        modes=("eager",),
         seen=SEEN,
     ),
     *(
@@ -250,6 +253,7 @@ KNOWN_DEFECTS = (
         why="the floor 1e-12 is 0 in float16: the gradient of a confidently right row is 0 / 0 = nan",
         link="",
         devices=("cpu", "cuda"),
+        modes=("eager",),
         seen=SEEN,
     ),
     KnownDefect(
@@ -310,6 +314,7 @@ KNOWN_DEFECTS = (
         "number the first operand, and the kernel takes only the second one in float32; one rounding more for the "
         "moments of SGD and Adam with foreach=True (0.999 is 1 in bfloat16)",
         link="",
+        modes=("eager",),
         seen=SEEN,
     ),
     KnownDefect(

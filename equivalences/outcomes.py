@@ -42,7 +42,7 @@ def run(entry: SpecialValue, fmt: str, device: str = "cpu", mode: str = "eager")
     static = tuple(str(item.shape if isinstance(item, torch.Tensor) else item) for item in items.values())
     made = execute.function if mode == "eager" else execute.compiled
     try:
-        with execute.running(mode):
+        with execute.validating(True), execute.running(mode):
             value = made(form(entry.call), names, (fmt, device, *static))(**items)
             gradient = None
             if value.requires_grad:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from equivalences import choices, execute, outcomes
 from equivalences.model import Deviation, Form, Gives, Raises, SpecialValue
@@ -31,6 +32,13 @@ def test_special_value(entry: SpecialValue, fmt: str, device: str, mode: str) ->
         pytest.skip("on CUDA an assertion in the kernel, after which this process could run nothing else there")
     found = outcomes.broken(entry, fmt, device, mode, execute.torch_version())
     assert not found, f"{entry.operation}, {entry.name}: {special.outcome(entry.outcome)} is right, and this {found}"
+
+
+def test_eager_distributions_validate_whoever_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", False)  # as torch.compile leaves it
+    entry = next(entry for entry in SPECIAL_VALUES if (entry.operation, entry.name) == ("Bernoulli", "a logit nan"))
+    assert not outcomes.broken(entry, "float32", "cpu", "eager", execute.torch_version())
+    assert not torch.distributions.Distribution._validate_args, "what was set before stays so"
 
 
 def test_names_are_unique() -> None:

@@ -8,7 +8,7 @@ from math import inf, nan
 import numpy as np
 
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
-from equivalences.special_values.softmax import DOCS, SEEN, TRACED
+from equivalences.special_values.softmax import DOCS, LATER, OLDEST, SEEN
 
 _sigmoid = partial(SpecialValue, "sigmoid", call="torch.sigmoid(z)", source=DOCS + "torch.nn.Sigmoid.html")
 _logsigmoid = partial(SpecialValue, "logsigmoid", call="F.logsigmoid(z)", source=DOCS + "torch.nn.LogSigmoid.html")
@@ -58,7 +58,7 @@ FLOORED = (
         seen=SEEN,
     ),
     _half(Gives([0], [nan]), "", "the floor 1e-12 is 0 in float16: 0/0", modes=("eager",), seen=SEEN),
-    _half(Gives([0], [0]), FLOOR, "the floor 1e-12, in float32", modes=("compiled",), seen=TRACED),
+    _half(Gives([0], [0]), FLOOR, "the floor 1e-12, in float32", modes=("compiled",), seen=SEEN),
 )
 
 TABLE = (
@@ -113,42 +113,42 @@ TABLE = (
         items={"p": [1.5], "t": [1.0], **NONE},
         outcome=Raises(RuntimeError, "all elements of input should be between 0 and 1", asserted=True),
         why="no probability",
-        deviations=(Deviation(Gives([nan]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
+        deviations=(Deviation(Gives([nan]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
     ),
     _bce(
         "a probability below 0",
         items={"p": [-0.5], "t": [1.0], **NONE},
         outcome=Raises(RuntimeError, "all elements of input should be between 0 and 1", asserted=True),
         why="no probability",
-        deviations=(Deviation(Gives([nan]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
+        deviations=(Deviation(Gives([nan]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
     ),
     _bce(
         "a probability nan",
         items={"p": [nan], "t": [1.0], **NONE},
         outcome=Raises(RuntimeError, "all elements of input should be between 0 and 1", asserted=True),
         why="no probability",
-        deviations=(Deviation(Gives([nan], [nan]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
+        deviations=(Deviation(Gives([nan], [nan]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
     ),
     _bce(
         "a target above 1",
         items={"p": [1.0], "t": [1.5], **NONE},
         outcome=OUTSIDE,
         why="no probability",
-        deviations=(Deviation(Gives([-50]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
+        deviations=(Deviation(Gives([-50]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
     ),
     _bce(
         "a target below 0",
         items={"p": [1.0], "t": [-0.5], **NONE},
         outcome=OUTSIDE,
         why="no probability",
-        deviations=(Deviation(Gives([150]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
+        deviations=(Deviation(Gives([150]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
     ),
     _bce(
         "a target nan",
         items={"p": [1.0], "t": [nan], **NONE},
         outcome=OUTSIDE,
         why="no probability",
-        deviations=(Deviation(Gives([nan], [nan]), COMPILED, "not validated", modes=("compiled",), seen=TRACED),),
+        deviations=(Deviation(Gives([nan], [nan]), COMPILED, "not validated", modes=("compiled",), seen=SEEN),),
     ),
     _bce(
         "weight 0",
@@ -185,7 +185,7 @@ TABLE = (
                 "https://github.com/pytorch/pytorch/issues/198155",
                 "promoted",
                 modes=("compiled",),
-                seen=TRACED,
+                seen=SEEN,
             ),
         ),
     ),
@@ -242,28 +242,30 @@ TABLE = (
         outcome=Raises(RuntimeError, "can't be cast to the desired output type Long"),
         why="targets are in the format of the input",
         deviations=(
+            Deviation(Gives([1000], [1]), "", "promoted", modes=("compiled",), seen=OLDEST),
             Deviation(
                 Raises(RuntimeError, "Autograd not support dtype: Long"),
                 "",
                 "another message",
                 modes=("compiled",),
-                seen=TRACED,
+                seen=LATER,
             ),
         ),
     ),
     _logits(
         "integer targets, no gradient asked for",
         call="F.binary_cross_entropy_with_logits(z.detach(), t, reduction=reduction)",
-        items={"z": [2.5], "t": [0], **NONE},
+        items={"z": [100.5], "t": [0], **NONE},
         outcome=Raises(RuntimeError, "can't be cast to the desired output type Long"),
         why="targets are in the format of the input",
         deviations=(
+            Deviation(Gives([100.5]), "", "promoted", modes=("compiled",), seen=OLDEST),
             Deviation(
-                Gives([2], dtype="int64"),
+                Gives([100], dtype="int64"),
                 "https://github.com/pytorch/pytorch/issues/198155",
                 "the loss is cut to an integer",
                 modes=("compiled",),
-                seen=TRACED,
+                seen=LATER,
             ),
         ),
     ),
@@ -287,8 +289,18 @@ TABLE = (
         call="F.binary_cross_entropy_with_logits(z, t, weight=weight.float(), reduction=reduction)",
         items={"z": [-1000.0], "t": [1.0], "weight": [2.0], **NONE},
         outcome=Gives([2000], [-2]),
-        why="the result stays in the format of the logits (issue 171282)",
+        why="the result stays in the format of the logits",
         formats=("float32", "bfloat16", "float16"),
+        deviations=(
+            Deviation(
+                Gives([2000], [-2], dtype="float32"),
+                "https://github.com/pytorch/pytorch/issues/171282",
+                "promoted",
+                formats=("bfloat16", "float16"),
+                modes=("compiled",),
+                seen=OLDEST,
+            ),
+        ),
     ),
     _logits(
         "pos_weight 0",
@@ -332,9 +344,7 @@ TABLE = (
         outcome=Gives([1000], [-1]),
         why="log(1 + exp(1000)), to the last digit",
         deviations=(
-            Deviation(
-                Gives([inf], [-1]), OVERFLOW, "exp(-t z) overflows in the value", modes=("compiled",), seen=TRACED
-            ),
+            Deviation(Gives([inf], [-1]), OVERFLOW, "exp(-t z) overflows in the value", modes=("compiled",), seen=SEEN),
             Deviation(
                 Gives([inf], [nan]),
                 OVERFLOW,

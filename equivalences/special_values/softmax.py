@@ -11,7 +11,7 @@ from equivalences.model import Deviation, Gives, Raises, SpecialValue
 
 DOCS = "https://docs.pytorch.org/docs/stable/generated/"
 SEEN = ("2.8.0", "2.13.0", "2.14.1", "2.15.0")
-TRACED = ("2.13.0", "2.14.1")  # the releases in which the table was run compiled
+OLDEST, LATER = SEEN[:1], SEEN[1:]  # for what changed between the two
 
 _softmax = partial(SpecialValue, "softmax", call="F.softmax(z, 1)", source=DOCS + "torch.nn.Softmax.html")
 _log_softmax = partial(
