@@ -4,7 +4,7 @@
 
 Every round times each way once, in random order; a ratio is the median over rounds of ratios within a round, with its
 quartiles.  "products" are the recipe's own two large matrix products alone (forward, and the first weight's gradient)
-on the same batches: no exact recipe can take less.
+on the same batches, in memory that is there already.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": timer, "cpu": time.process_tim
 
 
 class Products:
-    """The two matrix products of an epoch, x W1' and dh' x, into memory that is there already."""
+    """The two matrix products of an epoch, x W1' and x' dh, into memory that is there already."""
 
     def __init__(self, like: Training) -> None:
         hidden = like.recipe.network.hidden
         self.x, self.batch, self.samples = like.x, like.batch, like.samples
-        self.weight, self.back = torch.rand(hidden, self.x.shape[1]), torch.rand(self.samples, hidden)
+        self.weight, self.back = torch.rand(self.x.shape[1], hidden), torch.rand(self.samples, hidden)
         self.h, self.gradient = torch.empty(self.batch, hidden), torch.empty_like(self.weight)
 
     @property
     def flops(self) -> int:
-        return 4 * self.x.numel() * len(self.weight)
+        return 4 * self.x.numel() * self.weight.shape[1]
 
     def reset(self) -> None:
         pass
 
     def run(self) -> None:
         for x, back in zip(self.x.split(self.batch), self.back.split(self.batch), strict=True):
-            torch.mm(x, self.weight.t(), out=self.h[: len(x)])
-            torch.mm(back.t(), x, out=self.gradient)
+            torch.mm(x, self.weight, out=self.h[: len(x)])
+            torch.mm(x.t(), back, out=self.gradient)
 
 
 def rounds(ways: dict[str, Work | Products], count: int, clock: Callable[[], float]) -> dict[str, list[float]]:
