@@ -31,7 +31,9 @@ def loss(p: Any) -> Any:
     """The loss under whichever of the options the problem has: a row's is -sum_k w_k q_k log softmax(z)_k."""
     count = len(p.z[0])
     weight = getattr(p, "weight", None) or [1] * count
-    smoothing = exact.total([getattr(p, "label_smoothing", 0)])
+    smoothing = getattr(p, "label_smoothing", 0)
+    alpha = exact.total([smoothing]) if smoothing else 0
+    rest, share = 1 - alpha, alpha / count if smoothing else 0
     reduction = getattr(p, "reduction", "none")
     mass: Any
     if hasattr(p, "p"):
@@ -42,7 +44,7 @@ def loss(p: Any) -> Any:
         mass = exact.total_of_rows(p, [weight[y] if keep else 0 for y, keep in zip(p.y, kept, strict=True)])
     rows = []
     for z, target, keep in zip(p.z, targets, kept, strict=True):
-        q = [w * ((1 - smoothing) * t + smoothing / count) for w, t in zip(weight, target, strict=True)]
+        q = [w * (rest * t + share) for w, t in zip(weight, target, strict=True)]
         rows.append(-exact.dot(q, exact.log_softmax(z)) if keep else 0)
     if reduction == "none":
         return rows
