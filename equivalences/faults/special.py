@@ -7,7 +7,8 @@ from equivalences.catalogue import linear_cross_entropy as linear
 from equivalences.catalogue import softmax as the
 from equivalences.faults.plant import gradient
 from equivalences.model import SpecialFault
-from equivalences.special_values.cross_entropy import CALL, SMOOTHED, SOFT, WEIGHTED
+from equivalences.special_values.cross_entropy import CALL
+from equivalences.special_values.cross_entropy_options import SMOOTHED, SOFT, WEIGHTED
 from equivalences.special_values.distributions import BINARY, ENTROPY, LOG_PROB
 from equivalences.special_values.linear_cross_entropy import AT_ONCE, IN_CHUNKS
 

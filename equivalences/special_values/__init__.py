@@ -11,12 +11,13 @@ from equivalences.model import SpecialValue
 from equivalences.special_values import (
     binary,
     cross_entropy,
+    cross_entropy_options,
     distributions,
     linear_cross_entropy,
     nll_loss,
     softmax,
 )
 
-_MODULES = (softmax, cross_entropy, nll_loss, linear_cross_entropy, binary, distributions)
+_MODULES = (softmax, cross_entropy, cross_entropy_options, nll_loss, linear_cross_entropy, binary, distributions)
 
 SPECIAL_VALUES: tuple[SpecialValue, ...] = tuple(entry for module in _MODULES for entry in module.TABLE)
