@@ -14,12 +14,25 @@ from equivalences.problems.scalars import scalars
 LAYOUTS = ("contiguous", "strided", "offset")
 
 
-def twice(loss: str) -> str:
-    """The code that differentiates the total of `loss`, an expression in z, and then its gradient along g."""
-    return (
-        "z = z.detach().requires_grad_()\n"
+def twice(
+    loss: str,
+    what: str,
+    first: str = "",
+    formats: tuple[str, ...] | None = None,
+    regions: tuple[str, ...] | None = None,
+) -> Form:
+    """A form that differentiates the total of `loss`, an expression in z, and then its gradient along g.
+
+    Of eager code alone: the compiler has no double backward, and raises.
+    """
+    return Form(
+        f"{first}z = z.detach().requires_grad_()\n"
         f"(once,) = torch.autograd.grad(({loss}).sum(), z, create_graph=True)\n"
-        "torch.autograd.grad(once, z, g)[0]"
+        "torch.autograd.grad(once, z, g)[0]",
+        label=f"{what}, backward twice",
+        modes=("eager",),
+        formats=formats,
+        regions=regions,
     )
 
 
@@ -44,9 +57,9 @@ binary_cross_entropy_second_derivative = Identity(
     wrt=(),
     forms=(
         Form("g * (torch.sigmoid(z) * torch.sigmoid(-z))"),
-        Form(twice(BCE_WITH_LOGITS.format("z")), label="F.binary_cross_entropy_with_logits, backward twice"),
-        Form(twice("F.softplus(z, threshold=math.inf)"), label="F.softplus without its threshold, backward twice"),
-        Form(twice("-F.logsigmoid(z)"), label="-F.logsigmoid, backward twice"),
+        twice(BCE_WITH_LOGITS.format("z"), "F.binary_cross_entropy_with_logits"),
+        twice("F.softplus(z, threshold=math.inf)", "F.softplus without its threshold"),
+        twice("-F.logsigmoid(z)", "-F.logsigmoid"),
         Form(
             forward_over_reverse(BCE_WITH_LOGITS.format("x")),
             label="F.binary_cross_entropy_with_logits, forward over reverse",
@@ -64,9 +77,9 @@ binary_cross_entropy_twice = Pitfall(
     " at a logit of 0, 0.1 % at -10 with a target of 1 (float64), and of the wrong sign at -14 (float32)",
     source="torch/csrc/autograd/FunctionsManual.cpp, binary_cross_entropy_double_backward; pytorch/pytorch#26983",
     of=binary_cross_entropy_second_derivative,
-    mistake=Form(
-        twice("F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')"),
-        label="F.binary_cross_entropy of torch.sigmoid, backward twice",
+    mistake=twice(
+        "F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')",
+        "F.binary_cross_entropy of torch.sigmoid",
         formats=("float64", "float32", "bfloat16"),
     ),
     outcome=Differs(),
@@ -81,7 +94,7 @@ sigmoid_second_derivative = Identity(
     wrt=(),
     forms=(
         Form("-g * (torch.sigmoid(z) * torch.sigmoid(-z)) * torch.tanh(z / 2)"),
-        Form(twice("torch.sigmoid(z)"), label="torch.sigmoid, backward twice", regions=MODERATE),
+        twice("torch.sigmoid(z)", "torch.sigmoid", regions=MODERATE),
         Form(forward_over_reverse("torch.sigmoid(x)"), label="torch.sigmoid, forward over reverse", regions=MODERATE),
     ),
 )
@@ -98,9 +111,9 @@ binary_options_second_derivative = Identity(
     wrt=(),
     forms=(
         Form("g * (weight * (1 + (pos_weight - 1) * t) * (torch.sigmoid(z) * torch.sigmoid(-z)))"),
-        Form(
-            twice("F.binary_cross_entropy_with_logits(z, t, weight, pos_weight=pos_weight, reduction='none')"),
-            label="F.binary_cross_entropy_with_logits, backward twice",
+        twice(
+            "F.binary_cross_entropy_with_logits(z, t, weight, pos_weight=pos_weight, reduction='none')",
+            "F.binary_cross_entropy_with_logits",
         ),
         Form(
             forward_over_reverse("F.binary_cross_entropy_with_logits(x, t, weight, pos_weight=pos_weight)")
@@ -119,9 +132,9 @@ soft_margin_loss_second_derivative = Identity(
     wrt=(),
     forms=(
         Form("g * (torch.sigmoid(z) * torch.sigmoid(-z))"),
-        Form(
-            twice("F.soft_margin_loss(z, t, reduction='none')"),
-            label="F.soft_margin_loss, backward twice",
+        twice(
+            "F.soft_margin_loss(z, t, reduction='none')",
+            "F.soft_margin_loss",
             regions=MODERATE,
         ),
     ),
@@ -148,13 +161,13 @@ cross_entropy_hessian = Identity(
     wrt=(),
     forms=(
         Form("s = F.softmax(z, dim)\ns * (g - (s * g).sum(dim, keepdim=True))"),
-        Form(twice("F.cross_entropy(z, y, reduction='none')"), label="F.cross_entropy, backward twice"),
-        Form(
-            "t = torch.zeros_like(z).scatter_(dim, y.unsqueeze(dim), 1)\n"
-            + twice("F.cross_entropy(z, t, reduction='none')"),
-            label="F.cross_entropy of one-hot targets, backward twice",
+        twice("F.cross_entropy(z, y, reduction='none')", "F.cross_entropy"),
+        twice(
+            "F.cross_entropy(z, t, reduction='none')",
+            "F.cross_entropy of one-hot targets",
+            "t = torch.zeros_like(z).scatter_(dim, y.unsqueeze(dim), 1)\n",
         ),
-        Form(twice("torch.logsumexp(z, dim)"), label="torch.logsumexp, backward twice"),
+        twice("torch.logsumexp(z, dim)", "torch.logsumexp"),
         Form(
             forward_over_reverse("F.cross_entropy(x, y, reduction='none')"),
             label="F.cross_entropy, forward over reverse",
@@ -181,10 +194,10 @@ soft_cross_entropy_hessian = Identity(
     wrt=(),
     forms=(
         Form("s = F.softmax(z, dim)\np.sum(dim, keepdim=True) * (s * (g - (s * g).sum(dim, keepdim=True)))"),
-        Form(twice("F.cross_entropy(z, p, reduction='none')"), label="F.cross_entropy, backward twice"),
-        Form(
-            twice("F.cross_entropy(z, p, label_smoothing=0.0, reduction='sum')"),
-            label="F.cross_entropy, its sum, backward twice",
+        twice("F.cross_entropy(z, p, reduction='none')", "F.cross_entropy"),
+        twice(
+            "F.cross_entropy(z, p, label_smoothing=0.0, reduction='sum')",
+            "F.cross_entropy, its sum",
         ),
     ),
 )
