@@ -28,10 +28,11 @@ def measured(identity: Identity, form: Form, fmt: str) -> list[judge.Judgement]:
     return judge.measure(identity, form, problem, layout=judge.layouts(identity)[0], mode="compiled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "label", "fmt"),
     [
-        pytest.param("cross_entropy_options_reduced", "F.cross_entropy", "bfloat16", marks=pytest.mark.slow),
+        ("cross_entropy_options_reduced", "F.cross_entropy", "bfloat16"),
         ("binary_cross_entropy", "F.binary_cross_entropy_with_logits(z, t, reduction='none')", "float32"),
     ],
 )

@@ -46,8 +46,8 @@ def rows_of(p: Any, row: Sequence[Any]) -> int:
 
 
 def dot(a: Iterable[Real], b: Iterable[Real]) -> Number:
-    """The sum of products of two lists of equal length."""
-    pairs = list(zip(numbers_of(a), numbers_of(b), strict=True))
+    """The sum of products of two lists of equal length; zeros of Python, as one-hot targets have them, cost nothing."""
+    pairs = [(as_number(x), as_number(y)) for x, y in zip(a, b, strict=True) if type(x) is not int or x]
     v = sum((x.v * y.v for x, y in pairs), ZERO)
     return node(v, [n for pair in pairs for n in pair], [d for x, y in pairs for d in (y.v, x.v)])
 
