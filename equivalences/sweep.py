@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 
 import equivalences
@@ -54,15 +55,20 @@ def shape(identity: Identity, fmt: str, mode: str) -> tuple[int, ...] | None:
     """The shape of every problem: in compiled code that of the largest edge problem, else None, any."""
     if mode == "eager":
         return None
-    shapes: list[tuple[int, ...]] = [next(iter(problem.items.values())).shape for problem in identity.domain.edges(fmt)]
+    shapes = [_first(problem) for problem in identity.domain.edges(fmt)]
     return max(shapes, key=lambda sizes: (math.prod(sizes), sizes))
+
+
+def _first(problem: Problem) -> tuple[int, ...]:
+    """The shape of a problem's first item, which stands for that of all."""
+    return np.shape(next(iter(problem.items.values())))
 
 
 def edges(identity: Identity, fmt: str, mode: str) -> list[tuple[Problem, tuple[str, ...]]]:
     """The edge problems (in compiled code those of the one shape), each with the layouts in which it is judged."""
     wanted, found = shape(identity, fmt, mode), []
     for turn, problem in enumerate(identity.domain.edges(fmt)):
-        if wanted is None or next(iter(problem.items.values())).shape == wanted:
+        if wanted is None or _first(problem) == wanted:
             every = layouts(identity, problem, mode)
             found.append((problem, tuple(dict.fromkeys((*every[:1], *in_turn(every, turn))))))
     return found

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import find, given, settings
 
+from equivalences import sweep
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
 from equivalences.formats import FORMATS, every_finite, truncate
-from equivalences.model import Array, Domain, Problem
+from equivalences.model import Array, Domain, Identity, Problem
 from equivalences.problems.classes import classes, pairs
 from equivalences.problems.layers import layers
 from equivalences.problems.rows import CLASS_KINDS, Recipe, expand, moderated
@@ -247,6 +248,14 @@ def test_a_shape_is_kept(domain: Domain, shape: tuple[int, ...], first: tuple[in
         check(domain, problem)
         assert next(iter(problem.items.values())).shape == first
         assert {name: problem[name].shape for name in domain.axes} == {n: some[0][n].shape for n in domain.axes}
+
+
+@pytest.mark.parametrize("identity", IDENTITIES.values(), ids=IDENTITIES)
+def test_compiled_code_meets_one_shape(identity: Identity) -> None:
+    shape = sweep.shape(identity, "float32", "compiled")
+    drawn = sample(identity.domain, "float32", 3, seed=1, shape=shape)
+    assert sweep.edges(identity, "float32", "compiled")
+    assert {np.shape(next(iter(problem.items.values()))) for problem in drawn} == {shape}
 
 
 def test_a_sample_follows_from_its_seed() -> None:

@@ -47,8 +47,8 @@ def _problems(
     choices: Mapping[str, st.SearchStrategy[Any]],
     shape: tuple[int, ...] | None,
 ) -> Problem:
-    """Finished recipes; without a shape, their sizes are drawn (one choice) and there is a row for each code."""
-    if shape is None:
+    """Finished recipes; without a shape, or of items without one, sizes are drawn, in one choice, and as many codes."""
+    if not shape:
         row, column = divmod(draw(st.integers(0, len(sizes[0]) * len(sizes[1]) - 1)), len(sizes[1]))
         shape, most = (sizes[0][row], sizes[1][column]), CODES
     else:
@@ -57,7 +57,7 @@ def _problems(
     return finish(
         Recipe(
             rows=max(shape[0], len(codes)),
-            columns=(*shape, 1)[1],
+            columns=(*shape, sizes[1][0])[1],
             codes=tuple(codes),
             pool=draw(_POOL) if any(code % 16 % kinds == 0 for code in codes) else (0.0,),
             **{name: draw(choice) for name, choice in choices.items()},
