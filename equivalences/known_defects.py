@@ -270,6 +270,21 @@ KNOWN_DEFECTS = (
         modes=("compiled",),
         seen=SEEN,
     ),
+    KnownDefect(
+        name="expm1-compiled-difference",
+        operation="expm1",
+        formats=("float64", "float32"),
+        as_is=as_is.expm1_by_difference,
+        identity="tanh",
+        form="torch.expm1(2 * z) / (torch.expm1(2 * z) + 2)",
+        layout="contiguous",
+        witness=Problem("float32", {"z": np.full(16, 2.0**-34), "slope": 0.0, "g": np.ones(16)}),
+        why="compiled, expm1 of eight numbers and more is exp(x) - 1, which is 0 for what is far below 1",
+        link="https://github.com/pytorch/pytorch/issues/189803",
+        modes=("compiled",),
+        seen=("2.8.0", "2.13.0"),
+        fixed="2.14.1",
+    ),
     *(
         KnownDefect(
             name=f"fused-{name}-strides",
@@ -329,6 +344,6 @@ KNOWN_DEFECTS = (
         why="the vector body of the 16-bit kernel never stores the parameters: only the last few numbers are trained",
         link="https://github.com/pytorch/pytorch/issues/191763",
         seen=("2.8.0", "2.11.0", "2.13.0"),
-        fixed="2.14",
+        fixed="2.14.1",
     ),
 )

@@ -16,7 +16,7 @@ from torch import Tensor
 from equivalences import formats
 from equivalences.rounding.arithmetic import product, rounded
 from equivalences.rounding.arrays import as_array, held, unbounded
-from equivalences.rounding.elementary import CLOSE, add, logistic, mul, neg, one, sigmoid_kernel
+from equivalences.rounding.elementary import CLOSE, add, exp, logistic, mul, neg, one, sigmoid_kernel
 from equivalences.rounding.fused import log_of_sum, nll_loss, softmax_backward
 from equivalences.rounding.summation import cascade_power, nll2d_blocks
 from equivalences.rounding.tracker import RULES, Call, Shadow
@@ -224,3 +224,13 @@ def soft_margin_backward_by_difference(call: Call) -> Shadow:
     mean = call.arg(3, "reduction", 1) == 1
     by_difference = rounded(call, *product(slope, product(t, g)), roundings=4.0)
     return Shadow(shadow.v, np.maximum(shadow.e, by_difference.e / (z.v.size if mean else 1)))
+
+
+def expm1_by_difference(call: Call) -> Shadow:
+    """Compiled, where vectors are worked on: exp(x) - 1."""
+    shadow = RULES["expm1"](call)
+    assert isinstance(shadow, Shadow)
+    difference = add(call, exp(call, call.shadow(call.args[0])), neg(one()))
+    with np.errstate(invalid="ignore"):  # inf - inf
+        e = difference.e + abs(difference.v - shadow.v)
+    return Shadow(shadow.v, np.where(np.isfinite(e), np.maximum(shadow.e, e), shadow.e))
