@@ -344,6 +344,6 @@ KNOWN_DEFECTS = (
         why="the vector body of the 16-bit kernel never stores the parameters: only the last few numbers are trained",
         link="https://github.com/pytorch/pytorch/issues/191763",
         seen=("2.8.0", "2.11.0", "2.13.0"),
-        fixed="2.14.1",
+        fixed="2.14",
     ),
 )
