@@ -213,11 +213,8 @@ def recompiling() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def validating(on: bool) -> Iterator[None]:
-    """Distributions check what they are given, or do not, whoever compiled before.
-
-    torch.compile switches it off for the whole process, eager code included, and for good (pytorch/pytorch#185438).
-    """
+def _validating(on: bool) -> Iterator[None]:
+    """Distributions check what they are given, or do not."""
     distribution = torch.distributions.Distribution
     before = distribution._validate_args
     distribution.set_default_validate_args(on)
@@ -229,17 +226,19 @@ def validating(on: bool) -> Iterator[None]:
 
 @contextmanager
 def running(mode: str) -> Iterator[None]:
-    """Around everything that compiles or runs compiled code (nothing, around eager code).
+    """Around everything that is run, or compiled.
 
-    The compiler's warnings, of deprecated parts of its own, are no concern of the form's.  Distributions do not
-    validate, as torch.compile has it; on leaving they do as before.
+    torch.compile switches the validation of distributions off for the whole process, eager code included, and for good
+    (pytorch/pytorch#185438): here compiled code does without, eager code has it, and on leaving it is as before.
+    The compiler's warnings, of deprecated parts of its own, are no concern of the form's.
     """
-    if mode == "eager":
-        yield
-        return
-    with warnings.catch_warnings(), recompiling(), validating(False):
-        warnings.simplefilter("ignore")
-        yield
+    with _validating(mode == "eager"):
+        if mode == "eager":
+            yield
+            return
+        with warnings.catch_warnings(), recompiling():
+            warnings.simplefilter("ignore")
+            yield
 
 
 def torch_version() -> str:

@@ -137,7 +137,6 @@ def refusing(fault: SpecialFault, fmt: str) -> list[SpecialValue]:
     for entry in entries(fault):
         if fmt in entry.formats:
             got = outcomes.run(replace(entry, call=fault.broken), fmt)
-            known = [each.outcome for each in entry.deviations if fmt in each.formats and "eager" in each.modes]
-            if all(outcomes.differs(got, said, fmt) for said in (entry.outcome, *known)):
+            if all(outcomes.differs(got, said, fmt) for said in outcomes.accepted(entry, fmt, "eager")):
                 found.append(entry)
     return found

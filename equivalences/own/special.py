@@ -62,11 +62,11 @@ def asked(case: Case, fmt: str, mode: str) -> Iterator[Asked]:
     """What a case is asked for in a format; in code that is compiled PyTorch may do something else."""
     operation = case.identity.reference.label.removeprefix("F.")
     for entry in SPECIAL_VALUES:
-        known = [each.outcome for each in entry.deviations if fmt in each.formats and mode in each.modes]
-        possible = [each for each in (entry.outcome, *known) if isinstance(each, Gives)]
+        accepted = outcomes.accepted(entry, fmt, mode)
+        possible = [each for each in accepted if isinstance(each, Gives)]
         if not case.positional or entry.operation != operation or fmt not in entry.formats:
             continue
-        if len(possible) == 1 + len(known) and (call := _call(entry, operation)):
+        if len(possible) == len(accepted) and (call := _call(entry, operation)):
             for reduction in case.reductions:
                 given = {name: _numbers(item) for name, item in call.items()}
                 outcome = [_reduced(each, given, reduction) for each in possible]
