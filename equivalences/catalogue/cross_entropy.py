@@ -32,8 +32,8 @@ def loss(p: Any) -> Any:
     count = len(p.z[0])
     weight = getattr(p, "weight", None) or [1] * count
     smoothing = getattr(p, "label_smoothing", 0)
-    alpha = exact.total([smoothing]) if smoothing else 0
-    rest, share = 1 - alpha, alpha / count if smoothing else 0
+    alpha = exact.total([smoothing])
+    rest, share = (1 - alpha, alpha / count) if smoothing else (1, 0)
     reduction = getattr(p, "reduction", "none")
     mass: Any
     if hasattr(p, "p"):

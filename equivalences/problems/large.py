@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from equivalences.formats import FORMATS, Format, truncate
 from equivalences.model import Array, Domain, Problem
 from equivalences.problems import options
-from equivalences.problems.rows import PATTERNS, PERIODS, some_rows
+from equivalences.problems.rows import PATTERNS, PERIODS, moderated, some_rows
 
 # Beyond 2048 float16 counts by twos, beyond 65504 it has no number, from 65520 on it rounds to infinity; the vectors
 # and levels of sums end at powers of two.  Larger batches: tests/test_large.py.
@@ -90,9 +90,8 @@ def _repeated(problem: Problem, axes: Mapping[str, str], ignored: Array, turn: i
     if index is not None:
         items["y"] = np.where(ignored, index, items["y"])
     heaviest = max((float(np.max(items[name])) for name in ("weight", "pos_weight") if _set(items, name)), default=1.0)
-    excess = rows * heaviest / (fmt.max / 4)
-    if excess > 1 and _set(items, "weight") and not heavy:  # a power of two: exact
-        items["weight"] = items["weight"] * 2.0 ** -math.ceil(math.log2(excess))
+    if _set(items, "weight") and not heavy:
+        items["weight"] = moderated(items["weight"], rows * heaviest, fmt)
     return Problem(problem.format, items)
 
 
