@@ -259,6 +259,11 @@ def enclosure(m: Measurement) -> Enclosure:
     return _first(m.identity, m.problem)[1][m.quantity]
 
 
+def concerns(defect: KnownDefect, form: Form) -> bool:
+    """Whether the defect is one of the form's code, if the form runs its operation."""
+    return defect.within in (form.code if isinstance(form.code, str) else form.label)
+
+
 def excused(
     trial: Trial, operations: Collection[str], quantity: str, ball: Enclosure, got: Array, verdict: Array
 ) -> tuple[Array, tuple[str, ...]]:
@@ -275,7 +280,7 @@ def excused(
             and problem.format in defect.formats
             and devices.kind(trial.device) in defect.devices
             and trial.mode in defect.modes
-            and defect.within in (form.code if isinstance(form.code, str) else form.label)
+            and concerns(defect, form)
             and not (defect.fixed and execute.reached(defect.fixed))
         ):
             possible.setdefault(defect.operation, []).append(defect)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from equivalences.formats import of
 from equivalences.rounding import Shadow, Tracker
 from equivalences.rounding.arrays import numbers
+from equivalences.rounding.coefficients import Book, Coefficient
 
 BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 X = torch.tensor([0.125, 0.5, 1.0, -2.0, 3.0])
@@ -185,3 +187,18 @@ def test_softplus_beyond_a_low_threshold_is_its_argument() -> None:
     assert got.item() == -3
     assert v[0] == np.log1p(np.exp(-3.0))
     assert 3.04 < e[0] < 3.05
+
+
+def test_a_number_that_stays_in_its_tensor() -> None:
+    """Adam's bias correction, in Python and as compiled code takes it: a bound for each, and neither for the other."""
+    used = []
+    for beta, t in ((0.9, 1.0), (0.999, 1.0), (0.999, 2.0), (0.99, 30.0), (0.9999, 1000.0)):
+        exact = 1 - Fraction(beta) ** int(t)
+        in_python = 1 - Coefficient(beta, Book()) ** t
+        in_tensor = 1 - Coefficient(beta, Book(tensors={t: 2.0**-24})) ** t
+        narrow = float(1 - torch.tensor(beta, dtype=FP32) ** torch.tensor(t, dtype=FP32))
+        assert abs(Fraction(in_python) - exact) <= in_python.e < 1e-12 * in_python
+        off = abs(float(Fraction(narrow) - exact))
+        assert in_python.e < off <= in_tensor.e
+        used.append(off / in_tensor.e)
+    assert max(used) > 0.1

@@ -13,6 +13,15 @@ ADAM = steps(adam=True)
 KINDS = ("", ", foreach=True", ", fused=True")
 
 
+def modes(kind: str) -> tuple[str, ...] | None:
+    """A fused step is of eager code alone: the compiler does not look into it, and leaves it to eager code.
+
+    It also skips `Adam.step` from then on, in the whole process, and raises in Adam(foreach=True) (torch 2.8.0 to
+    2.15.0; pytorch/pytorch#121178 is that error at another occasion).
+    """
+    return ("eager",) if "fused" in kind else None
+
+
 def stepped(optimizer: str, options: str, state: str, result: str) -> tuple[Form, ...]:
     """One step of ``torch.optim.<optimizer>`` in its three implementations."""
     return tuple(
@@ -21,6 +30,7 @@ def stepped(optimizer: str, options: str, state: str, result: str) -> tuple[Form
             f"a = torch.optim.{optimizer}([w], lr, {options}{kind})\n{state}a.step()\n{result}",
             label=f"{optimizer}({kind.removeprefix(', ')})",
             dense_on=("cuda",) if "fused" in kind else (),
+            modes=modes(kind),
         )
         for kind in KINDS
     )
@@ -45,7 +55,9 @@ sgd_step = Identity(
         *stepped("SGD", "weight_decay=weight_decay, maximize=maximize", "", "w.detach()"),
         Form("g = -d if maximize else d\nw - lr * (g + weight_decay * w)"),
         Form("g = -d if maximize else d\nw.sub_(g.add(w, alpha=weight_decay), alpha=lr)"),
-        Form("g = -d if maximize else d\nw.data -= lr * (g + weight_decay * w)\nw.data"),
+        Form(  # the compiler refuses to give an argument other data ("a set_ on a graph input")
+            "g = -d if maximize else d\nw.data -= lr * (g + weight_decay * w)\nw.data", modes=("eager",)
+        ),
     ),
 )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from equivalences import exact
 from equivalences.catalogue.layers import affine
-from equivalences.catalogue.optimizers import adam_rows
+from equivalences.catalogue.optimizers import adam_rows, modes
 from equivalences.model import Form, Identity
 from equivalences.problems.training import networks
 
@@ -102,6 +102,7 @@ def updates(optimizer: str, by_hand: str, options: str = "", losses: Iterable[st
             Form(
                 f"{LEAVES}F.cross_entropy(F.linear(x, W, b), y).backward()\n{stepping % kind}{RESULT}",
                 label=f"F.cross_entropy, {optimizer}({kind.removeprefix(', ')})",
+                modes=modes(kind),
             )
             for kind in GROUPED
         ),
@@ -165,6 +166,7 @@ def _twice(optimizer: str, options: str, kind: str, loss: str) -> Form:
         f"{LEAVES}a = torch.optim.{optimizer}((W, b), lr{options}{kind})\n"
         f"for _ in range(2):\n    a.zero_grad()\n    ({LOSSES[loss]}).backward()\n    a.step()\n{RESULT}",
         label=f"{loss}, {optimizer}({kind.removeprefix(', ')}) twice",
+        modes=modes(kind),
     )
 
 

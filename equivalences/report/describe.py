@@ -119,16 +119,17 @@ def _form(form: Form, mark: str) -> Iterator[str]:
 
 def _concerning(identity: Identity) -> list[KnownDefect]:
     """The known defects of operations that some form of the identity runs."""
-    ran: set[str] = set()
+    met = {defect for defect in KNOWN_DEFECTS if defect.identity == identity.name}
     if not identity.bitwise:
         fmt = identity.formats[-1]
         problem = identity.domain.edges(fmt)[0]
         for form in judge.forms(identity, fmt, judge.layouts(identity)[0]):
             try:
-                ran |= execute.run(identity, form, problem, layout=judge.layouts(identity)[0]).operations
+                ran = execute.run(identity, form, problem, layout=judge.layouts(identity)[0]).operations
             except Exception:  # `verify` reports it
                 continue
-    return [defect for defect in KNOWN_DEFECTS if defect.operation in ran or defect.identity == identity.name]
+            met |= {defect for defect in KNOWN_DEFECTS if defect.operation in ran and judge.concerns(defect, form)}
+    return [defect for defect in KNOWN_DEFECTS if defect in met]
 
 
 def _pitfall(pitfall: Pitfall) -> Iterator[str]:

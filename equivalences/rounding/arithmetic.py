@@ -36,6 +36,18 @@ def rounded(call: Call, v: Array, e: Array, roundings: float = 1.0, underflow: b
     return Shadow(v, unbounded(e, size + e > stored.max))
 
 
+def in_registers(call: Call) -> Call:
+    """The call as its inner operations see it: results stay in the kernel's arithmetic."""
+    wide = torch.empty(0, dtype=call.arithmetic.dtype)
+    return Call(call.tracker, call.name, call.func, (), {}, wide)
+
+
+def stored(call: Call, tensor: Tensor, x: Shadow) -> Shadow:
+    """`x` as `tensor` keeps it: 16-bit tensors round once more."""
+    own = Call(call.tracker, call.name, call.func, (), {}, tensor)
+    return rounded(own, *x, roundings=0.0, underflow=False)
+
+
 def exact(v: Array, e: Array = NOTHING) -> Shadow:
     """A result that the operation does not round."""
     return Shadow(v, e)
@@ -309,15 +321,15 @@ def _read(call: Call) -> None:
 
 
 @rule("_local_scalar_dense")
-def _read_number(call: Call) -> None:
+def _read_number(call: Call) -> tuple[()]:
     """A number that Python reads is as far off as the tensor that held it, as long as nothing is done to it there."""
     x = call.args[0]
     v, e = (part.item() for part in call.shadow(x))
     taken = numbers(x).item()
     off = e + abs(taken - v)
     if x.is_floating_point() and off > 0:
-        book = call.tracker.coefficients
-        book[abs(taken)] = max(book.get(abs(taken), 0.0), off)
+        call.tracker.coefficients.note(abs(taken), off)
+    return ()
 
 
 @rule("where")

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from equivalences import formats
-from equivalences.rounding.arithmetic import product, rounded
+from equivalences.rounding.arithmetic import in_registers, product, rounded, stored
 from equivalences.rounding.arrays import as_array, held, unbounded
 from equivalences.rounding.elementary import CLOSE, add, exp, logistic, mul, neg, one, sigmoid_kernel
 from equivalences.rounding.fused import log_of_sum, nll_loss, softmax_backward
@@ -230,7 +230,16 @@ def expm1_by_difference(call: Call) -> Shadow:
     """Compiled, where vectors are worked on: exp(x) - 1."""
     shadow = RULES["expm1"](call)
     assert isinstance(shadow, Shadow)
-    difference = add(call, exp(call, call.shadow(call.args[0])), neg(one()))
+    inner = in_registers(call)
+    difference = stored(call, call.out, add(inner, exp(inner, call.shadow(call.args[0])), neg(one())))
     with np.errstate(invalid="ignore"):  # inf - inf
         e = difference.e + abs(difference.v - shadow.v)
     return Shadow(shadow.v, np.where(np.isfinite(e), np.maximum(shadow.e, e), shadow.e))
+
+
+def number_stays_in_its_tensor(call: Call) -> tuple[()]:
+    """Compiled, Adam's step count is never read: powers of the decay rates are taken in its tensor, of float32."""
+    RULES["_local_scalar_dense"](call)
+    x = call.args[0]
+    call.tracker.coefficients.tensors[float(as_array(x))] = formats.of(x.dtype).u
+    return ()

@@ -8,11 +8,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import wraps
 from typing import Any
 
 _U = 2.0**-53
+_SMALLEST = 2.0**-126  # below which float32 may be flushed to zero
+
+
+@dataclass(frozen=True)
+class Book:
+    """What is known of Python's numbers in one run, by value.
+
+    off      |number| -> the largest bound of any coefficient of that size.
+    tensors  a number -> the unit roundoff of the tensor that it never leaves: a power with this exponent, and what is
+             made of the power, is computed there (see `as_is.number_stays_in_its_tensor`).
+    """
+
+    off: dict[float, float] = field(default_factory=dict)
+    tensors: dict[float, float] = field(default_factory=dict)
+
+    def note(self, size: float, e: float) -> None:
+        self.off[size] = max(self.off.get(size, 0.0), e)
 
 
 def _of_numbers(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -29,51 +47,57 @@ class Coefficient(float):
     """A Python float, the real number that it stands for at most `e` away, and arithmetic that keeps `e` a bound.
 
     + - * / lose exactly what `Fraction` says; a power is within 1 ULP (glibc manual, errors in math functions).
-    Results enter `book`: |number| -> largest bound of any coefficient of that size.
+    Results enter `book`.  `u` is not 0 where it is a tensor of that unit roundoff, in truth.
     """
 
-    book: dict[float, float]
+    book: Book
     e: float
+    u: float
 
-    def __new__(cls, value: float, book: dict[float, float], e: float = 0.0) -> Coefficient:
+    def __new__(cls, value: float, book: Book, e: float = 0.0, u: float = 0.0) -> Coefficient:
         self = super().__new__(cls, value)
-        self.book, self.e = book, e
-        size = abs(float(value))  # an operator may take -x as what to subtract
-        book[size] = max(book.get(size, 0.0), e)
+        if u:  # a quotient may be a reciprocal and a product, and what it is used in one operation longer for it
+            e += 3 * u * (abs(value) + e) + _SMALLEST
+        self.book, self.e, self.u = book, e, u
+        book.note(abs(float(value)), e)  # an operator may take -x as what to subtract
         return self
 
-    def _made(self, value: float, moved: float, exact: Callable[[], Fraction]) -> Coefficient:
+    def _made(self, other: Any, value: float, moved: float, exact: Callable[[], Fraction]) -> Coefficient:
         lost = abs(float(Fraction(value) - exact())) if math.isfinite(value) else math.inf
-        return Coefficient(value, self.book, moved + lost)
+        u = max(self.u, other.u) if isinstance(other, Coefficient) else self.u
+        return Coefficient(value, self.book, moved + lost, u)
 
     @_of_numbers
     def __add__(self, other: Any) -> Any:
-        return self._made(float(self) + float(other), self.e + _error(other), lambda: Fraction(self) + Fraction(other))
+        value = float(self) + float(other)
+        return self._made(other, value, self.e + _error(other), lambda: Fraction(self) + Fraction(other))
 
     @_of_numbers
     def __sub__(self, other: Any) -> Any:
-        return self._made(float(self) - float(other), self.e + _error(other), lambda: Fraction(self) - Fraction(other))
+        value = float(self) - float(other)
+        return self._made(other, value, self.e + _error(other), lambda: Fraction(self) - Fraction(other))
 
     @_of_numbers
     def __mul__(self, other: Any) -> Any:
         e = _error(other)
         moved = abs(self) * e + (abs(other) + e) * self.e
-        return self._made(float(self) * float(other), moved, lambda: Fraction(self) * Fraction(other))
+        return self._made(other, float(self) * float(other), moved, lambda: Fraction(self) * Fraction(other))
 
     @_of_numbers
     def __truediv__(self, other: Any) -> Any:
         value, e = float(self) / float(other), _error(other)
         room = abs(other) - e
         moved = (self.e + abs(value) * e) / room if room > 0 else math.inf
-        return self._made(value, moved, lambda: Fraction(self) / Fraction(other))
+        return self._made(other, value, moved, lambda: Fraction(self) / Fraction(other))
 
     def __pow__(self, n: Any, modulus: None = None) -> Any:
-        value = float(self) ** n
-        if self <= self.e or self < 0:
-            return Coefficient(value, self.book, math.inf if self.e else 2 * _U * abs(value))
-        ratio = self.e / self  # (1 + r)**n and (1 - r)**n, the further one
+        value, u = float(self) ** n, max(self.u, self.book.tensors.get(n, 0.0))
+        e = self.e + u * self  # to compute with it there, it is taken in
+        if self <= e or self < 0:
+            return Coefficient(value, self.book, math.inf if e else 2 * _U * abs(value), u)
+        ratio = e / self  # (1 + r)**n and (1 - r)**n, the further one
         moved = value * max(math.expm1(abs(n) * math.log1p(ratio)), math.expm1(-abs(n) * math.log1p(-ratio)))
-        return Coefficient(value, self.book, moved + 2 * _U * value)
+        return Coefficient(value, self.book, moved + 2 * _U * value, u)
 
     def __neg__(self) -> Any:
         return Coefficient(-float(self), self.book, self.e)

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from equivalences.rounding import arithmetic, elementary, reductions  # noqa: F401  (the rules that are repeated)
-from equivalences.rounding.arithmetic import lerp
+from equivalences.rounding.arithmetic import in_registers, lerp, stored
 from equivalences.rounding.elementary import add, div, mul, neg, one, sqrt
 from equivalences.rounding.tracker import RULES, Call, Rule, Shadow, rule
 
@@ -53,18 +52,6 @@ def _copy_each(call: Call) -> list[Shadow]:
     return [copy(Call(call.tracker, "copy", call.func, pair, {}, pair[0])) for pair in zip(*call.args[:2], strict=True)]
 
 
-def _in_registers(call: Call) -> Call:
-    """The call as its inner operations see it: results stay in the kernel's arithmetic."""
-    wide = torch.empty(0, dtype=call.arithmetic.dtype)
-    return Call(call.tracker, call.name, call.func, (), {}, wide)
-
-
-def stored(call: Call, tensor: Tensor, x: Shadow) -> Shadow:
-    """`x` as `tensor` keeps it: 16-bit tensors round once more."""
-    own = Call(call.tracker, call.name, call.func, (), {}, tensor)
-    return arithmetic.rounded(own, *x, roundings=0.0, underflow=False)
-
-
 def _refuse_scaling(call: Call) -> None:
     if call.kwargs.get("grad_scale") is not None or call.kwargs.get("found_inf") is not None:
         raise NotImplementedError("fused optimizers are followed without a gradient scaler only")
@@ -72,7 +59,7 @@ def _refuse_scaling(call: Call) -> None:
 
 def sgd_step(call: Call, w: Shadow, g: Shadow, buffer: Shadow | None) -> tuple[Shadow, Shadow | None]:
     """One step of SGD in registers: new parameter and momentum."""
-    inner, options = _in_registers(call), call.kwargs
+    inner, options = in_registers(call), call.kwargs
     lr, momentum, dampening, decay = (options[k] for k in ("lr", "momentum", "dampening", "weight_decay"))
     double = call.tracker.coefficient
     g = neg(g) if options["maximize"] else g
@@ -106,7 +93,7 @@ def adam_step(
     call: Call, w: Shadow, g: Shadow, m: Shadow, v: Shadow, top: Shadow | None, step: float
 ) -> tuple[Shadow, Shadow, Shadow, Shadow | None]:
     """One step of Adam or AdamW in registers: new parameter, first and second moment, and the largest second moment."""
-    inner, options = _in_registers(call), call.kwargs
+    inner, options = in_registers(call), call.kwargs
     lr, beta1, beta2, decay = (call.tracker.coefficient(options[k]) for k in ("lr", "beta1", "beta2", "weight_decay"))
     g = neg(g) if options["maximize"] else g
     if decay and call.name == "_fused_adamw":

@@ -27,7 +27,7 @@ from equivalences.formats import Format
 from equivalences.model import Array
 from equivalences.rounding.arrays import held, numbers, spread, sure
 from equivalences.rounding.assumptions import Assumptions, assumptions
-from equivalences.rounding.coefficients import Coefficient
+from equivalences.rounding.coefficients import Book, Coefficient
 
 
 class Shadow(NamedTuple):
@@ -120,7 +120,7 @@ class Call:
             return self.tracker.shadow(operand)
         value = float(operand)
         short = not math.isfinite(value) or (math.frexp(value)[0] * 2**24).is_integer()
-        e = self.tracker.coefficients.get(abs(value), 0.0 if short else formats.FORMATS["float64"].u * abs(value))
+        e = self.tracker.coefficients.off.get(abs(value), 0.0 if short else formats.FORMATS["float64"].u * abs(value))
         if self.format.name != "float64" and math.isfinite(value):
             e += abs(held(value, self.arithmetic.dtype) - value)
         return Shadow(np.array(value), np.array(e))
@@ -210,7 +210,7 @@ class Tracker(TorchDispatchMode):
         self.operations: set[str] = set()
         self.steps: list[Step] = []
         self._stored: dict[int, _Stored] = {}
-        self.coefficients: dict[float, float] = {}  # Python floats known to be inexact, and by how much
+        self.coefficients = Book()  # Python floats known to be inexact, and by how much
 
     def coefficient(self, number: float) -> Coefficient:
         """An exact option of the problem, as a float whose arithmetic in Python is followed."""
