@@ -34,6 +34,7 @@ from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
 from equivalences.judge import Crash, Judgement
 from equivalences.model import Form, Identity, Problem
+from equivalences.problems.options import is_combination
 from equivalences.problems.sample import sample
 from equivalences.tally import Tally
 
@@ -52,11 +53,11 @@ def layouts(identity: Identity, problem: Problem, mode: str) -> tuple[str, ...]:
 
 
 def shape(identity: Identity, fmt: str, mode: str) -> tuple[int, ...] | None:
-    """The shape of every problem: in compiled code that of the largest edge problem, else None, any."""
+    """The shape of every problem: in compiled code that of an edge problem with many rows of many classes, else any."""
     if mode == "eager":
         return None
     shapes = [_first(problem) for problem in identity.domain.edges(fmt)]
-    return max(shapes, key=lambda sizes: (math.prod(sizes), sizes))
+    return max(shapes, key=lambda sizes: (min(sizes, default=1), math.prod(sizes), sizes))
 
 
 def _first(problem: Problem) -> tuple[int, ...]:
@@ -65,12 +66,17 @@ def _first(problem: Problem) -> tuple[int, ...]:
 
 
 def edges(identity: Identity, fmt: str, mode: str) -> list[tuple[Problem, tuple[str, ...]]]:
-    """The edge problems (in compiled code those of the one shape), each with the layouts in which it is judged."""
+    """The edge problems (in compiled code those of the one shape), each with the layouts in which it is judged.
+
+    One that is there for its options is judged in all of them, the others in the first and the next in turn.
+    """
     wanted, found = shape(identity, fmt, mode), []
     for turn, problem in enumerate(identity.domain.edges(fmt)):
         if wanted is None or _first(problem) == wanted:
             every = layouts(identity, problem, mode)
-            found.append((problem, tuple(dict.fromkeys((*every[:1], *in_turn(every, turn))))))
+            if not is_combination((*_first(problem), 0)[0]):
+                every = tuple(dict.fromkeys((*every[:1], *in_turn(every, turn), *seldom(every))))
+            found.append((problem, every))
     return found
 
 
@@ -78,6 +84,11 @@ def exhaustive(identity: Identity, fmt: str, mode: str) -> list[tuple[Problem, t
     """What leaves nothing out, where the domain lists it, each problem in the first layout; none for compiled code."""
     listed = identity.domain.exhaustive(fmt) if mode == "eager" else []
     return [(problem, layouts(identity, problem, mode)[:1]) for problem in listed]
+
+
+def seldom(every: Sequence[str]) -> tuple[str, ...]:
+    """The layouts that few problems can have, so that they cannot wait for their turn."""
+    return tuple(name for name in every if name in ("expanded", "unbatched"))
 
 
 def in_turn(every: Sequence[str], turn: int) -> tuple[str, ...]:

@@ -149,3 +149,14 @@ def test_what_cannot_be_audited_is_said(fn: Any, error: type[Exception], said: s
 def test_nothing_to_audit() -> None:
     with pytest.raises(ValueError, match="at least one floating-point tensor"):
         audit(lambda y: y + 1, torch.tensor([1]))
+
+
+def test_a_kernel_that_is_not_what_it_documents() -> None:
+    found = audit(F.cross_entropy, torch.tensor([[0.0, -6.0]], dtype=torch.bfloat16), torch.tensor([0]))
+    assert [operation.beyond for operation in found.operations] == [True, True]
+    assert math.isnan(found.operations[0].digits)
+    assert "operation 1 of 2" in str(found)
+    assert "log_softmax-16bit-sum" in str(found)
+    assert "is certain to" not in str(found)
+    sound = audit(F.cross_entropy, torch.tensor([[0.0, -6.0]]), torch.tensor([0]))
+    assert not any(operation.beyond for operation in sound.operations)

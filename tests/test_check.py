@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from equivalences import check, execute
 from equivalences.choices import Unknown
+from equivalences.formats import FORMATS
 from equivalences.model import Problem
 from equivalences.own import run
 from equivalences.own.losses import LOSSES, WrongCall
@@ -186,7 +187,8 @@ def test_a_gradient_that_is_stored_and_scaled_is_granted_one_rounding_more() -> 
         assert np.array_equal(granted["value"], alone["value"])
         assert (granted["gradient z"] >= alone["gradient z"]).all()
         wider += int((granted["gradient z"] > alone["gradient z"]).sum())
-        assert (granted["gradient z"] <= 3 * alone["gradient z"]).all()
+        lost = np.abs(problem["g"])[:, None] * FORMATS["float16"].eta  # below the smallest number, before it is scaled
+        assert (granted["gradient z"] <= 3 * alone["gradient z"] + lost).all()
     assert wider
 
 

@@ -48,11 +48,11 @@ def test_binary_losses_have_these_layouts(layout: str) -> None:
         fault = {"expanded": z.stride() == (0,), "offset": z.storage_offset() % 4 != 0}[layout]
         return F.binary_cross_entropy_with_logits(z, t) * (1.5 if fault else 1.0)
 
-    assert check(loss, BINARY, **SHORT).failures() == ("wrong",)
+    assert "wrong" in check(loss, BINARY, **SHORT).failures()
 
 
 def test_many_rows_are_tried_unless_there_is_a_shape() -> None:
-    fn = wrong_where(lambda z: len(z) > 1024)
+    fn = wrong_where(lambda z: len(z) > 1500)
     report = check(fn, **PLAIN)
     assert report.failures() == ("wrong",)
     assert report.tried["rows"] == (1, max(rows for _, rows in MANY))

@@ -17,6 +17,7 @@ from equivalences.catalogue import (
     large,
     layers,
     linear_cross_entropy,
+    means,
     optimizers,
     pitfalls,
     sigmoid,
@@ -46,6 +47,7 @@ FAMILIES = {
         training,
         two_columns,
         pitfalls,
+        means,
     )
 }
 

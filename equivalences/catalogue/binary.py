@@ -12,6 +12,7 @@ from equivalences.problems.scalars import scalars
 from equivalences.problems.training import certainties
 
 LAYOUTS = ("contiguous", "strided", "offset", "expanded", "unbatched")
+BATCHED = LAYOUTS[:-1]
 LOGITS = scalars(layouts=LAYOUTS)
 HARD = scalars(target="index", layouts=LAYOUTS)
 SOFT = scalars(target="soft", layouts=LAYOUTS)
@@ -49,7 +50,9 @@ binary_cross_entropy = Identity(
         Form("torch.where(t > 0, -F.logsigmoid(z), -F.logsigmoid(-z))"),
         Form("F.binary_cross_entropy_with_logits(z, t, reduction='none')"),
         Form("nn.BCEWithLogitsLoss(reduction='none')(z, t)"),
+        Form("torch.func.vmap(F.binary_cross_entropy_with_logits)(z, t)", layouts=BATCHED),
         Form("F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')"),
+        Form("torch.func.vmap(lambda z, t: F.binary_cross_entropy(torch.sigmoid(z), t))(z, t)", layouts=BATCHED),
         Form("nn.BCELoss(reduction='none')(nn.Sigmoid()(z), t)"),
         Form(
             "s = torch.exp(z) / (1 + torch.exp(z))\n-(t * torch.log(s) + (1 - t) * torch.log(1 - s))", regions=MODERATE
@@ -131,6 +134,7 @@ binary_cross_entropy_gradient = Identity(
             "z = z.detach().requires_grad_()\n"
             "torch.autograd.grad(F.binary_cross_entropy_with_logits(z, t, reduction='none'), z, g)[0]"
         ),
+        Form("torch.func.vmap(torch.func.grad(F.binary_cross_entropy_with_logits))(z, t) * g", layouts=BATCHED),
         Form("torch.func.vjp(lambda x: F.binary_cross_entropy(torch.sigmoid(x), t, reduction='none'), z)[1](g)[0]"),
         Form("torch.func.vjp(lambda x: -F.logsigmoid((2 * t - 1) * x), z)[1](g)[0]"),
         Form("torch.func.vjp(lambda x: F.softplus(x) - t * x, z)[1](g)[0]"),

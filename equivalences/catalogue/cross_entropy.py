@@ -16,7 +16,7 @@ FINITE = ("single", "offset", "tie", "tail", "saturated", "wide", "core")
 
 LABELLED = classes(labels=True, out="R", layouts=LAYOUTS)
 REDUCED = classes(labels=True, out="", reduction=("mean", "sum"), layouts=LAYOUTS)
-SOFT = classes(soft=True, out="R", layouts=LAYOUTS)
+SOFT = classes(soft="weights", out="R", layouts=LAYOUTS)
 
 ONE_HOT = "t = F.one_hot(y, z.shape[dim]).movedim(-1, dim)\n"
 # Rows spread over two more dimensions, (R, C) -> (N, C, d1, d2), as many of each as the number of rows allows.
@@ -61,7 +61,11 @@ cross_entropy = Identity(
         Form("F.cross_entropy(z, y, reduction='none')"),
         Form("nn.CrossEntropyLoss(reduction='none')(z, y)"),
         # Bytes are refused while tracing: special_values, "8-bit targets".
-        Form("F.cross_entropy(z, y.to(torch.uint8), reduction='none')", layouts=(*FLAT, "unbatched"), modes=("eager",)),
+        Form(
+            "F.cross_entropy(z, y.to(torch.uint8) if z.shape[dim] <= 256 else y, reduction='none')",
+            layouts=(*FLAT, "unbatched"),
+            modes=("eager",),
+        ),
         Form("torch.func.vmap(F.cross_entropy)(z, y)", layouts=FLAT),
         Form("F.nll_loss(F.log_softmax(z, dim), y, reduction='none')"),
         Form("nn.NLLLoss(reduction='none')(nn.LogSoftmax(dim)(z), y)"),
@@ -217,6 +221,7 @@ cross_entropy_gradient = Identity(
             modes=("eager",),
         ),
         Form("torch.func.grad(lambda x: F.cross_entropy(x, y))(z)"),
+        Form("torch.func.vmap(torch.func.grad(F.cross_entropy))(z, y) / len(z)", layouts=FLAT),
         Form(ONE_HOT + "(F.softmax(z, dim) - t) / y.numel()", label="(softmax - target) / N"),
         Form(ONE_HOT + "(torch.exp(F.log_softmax(z, dim)) - t) / y.numel()", label="(exp(log_softmax) - target) / N"),
     ),

@@ -139,7 +139,7 @@ soft_cross_entropy_options = Identity(
     statement=r"\ell_n = -\sum_k w_k q_{nk} \log \mathrm{softmax}(z_n)_k, \quad"
     r" q_{nk} = (1 - \alpha) p_{nk} + \alpha / K",
     source=SOURCE,
-    domain=classes(soft=True, weight="optional", smoothing=True, reduction=("none",), out="R", layouts=LAYOUTS),
+    domain=classes(soft="weights", weight="optional", smoothing=True, reduction=("none",), out="R", layouts=LAYOUTS),
     spec=loss,
     forms=SOFT_FORMS,
 )
@@ -148,7 +148,9 @@ soft_cross_entropy_options_reduced = Identity(
     name="soft_cross_entropy_options_reduced",
     statement=r"\mathrm{sum} = \sum_n \ell_n, \quad \mathrm{mean} = \frac{1}{N} \sum_n \ell_n",
     source=SOURCE,
-    domain=classes(soft=True, weight="optional", smoothing=True, reduction=("mean", "sum"), out="", layouts=LAYOUTS),
+    domain=classes(
+        soft="weights", weight="optional", smoothing=True, reduction=("mean", "sum"), out="", layouts=LAYOUTS
+    ),
     spec=loss,
     out="",
     forms=SOFT_FORMS,

@@ -186,7 +186,7 @@ soft_cross_entropy_hessian = Identity(
     name="soft_cross_entropy_hessian",
     statement=r"\nabla^2 \ell(z)\, g = \left(\textstyle\sum_k p_k\right) (\mathrm{diag}(s) - s s^\top)\, g",
     source="Bishop, Pattern Recognition and Machine Learning, (4.110), for probability targets",
-    domain=classes(soft=True, out="RC", layouts=("contiguous", "strided", "inner")),
+    domain=classes(soft="weights", out="RC", layouts=("contiguous", "strided", "inner")),
     spec=lambda p: [
         [exact.total(target) * x for x in row] for row, target in zip(hessian_products(p), p.p, strict=True)
     ],

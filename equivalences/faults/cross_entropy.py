@@ -155,4 +155,15 @@ FAULTS = (
           Form("t = F.one_hot(y, z.shape[dim]).movedim(-1, dim)\n"
                "(F.softmax(z, dim) - t).narrow(dim, 0, z.shape[dim] - 1).sum(dim)"), BOTH,
           "the loop ends one class early"),
+    Fault("targets normalised", the.soft_cross_entropy,
+          Form("t = p.sum(dim, keepdim=True)\np = p / torch.where(t == 0, 1, t)\n" + SOFT), BOTH,
+          "several labels a row are taken for a distribution"),
+    Fault("negative targets taken for 0", the.soft_cross_entropy,
+          Form(f"p = p.clamp(min=0)\n{SOFT}"), BOTH,
+          "class weights in the targets are taken for probabilities"),
+    Fault("upstream clipped", the.cross_entropy, Form(upstream("g.clamp(-2, 2)", CE)), GRADIENT,
+          "gradients of a scaled loss"),
+    Fault("small upstream taken for none", the.cross_entropy,
+          Form(upstream("torch.where(g.abs() < 2**-10, 0, g)", CE)), GRADIENT,
+          "padding is recognised by its gradient: that of a mean over many rows, too"),
 )  # fmt: skip

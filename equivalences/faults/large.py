@@ -36,6 +36,13 @@ FAULTS = (
                f"mass = kept.sum() if weight is None else (weight[label] * kept).sum().clamp(max=32768)\n{MEAN}",
                formats=("float16",)), BOTH,
           "a total that saturates, with weights of many hundreds"),
+    Fault("mean twice, where the total weight is beyond the format", the.cross_entropy_many_rows,
+          Form(f"{KEPT}rows = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction='none').float()\n"
+               "mass = kept.sum() if weight is None else (weight.float()[label] * kept).sum()\n"
+               "lost = reduction == 'mean' and mass >= 65520\n"
+               f"(2 * rows.sum() / mass).to(z.dtype) if lost else F.cross_entropy(z, y, {OF_LABELS})",
+               formats=("float16",)), BOTH,
+          "a second kernel for what the first cannot count", hidden=True),
     Fault("rows from the 513th on", the.cross_entropy_many_rows,
           Form("F.cross_entropy(z[:512], y[:512], weight, ignore_index=ignore_index, reduction=reduction)",
           layouts=("contiguous",)), BOTH,
@@ -63,8 +70,7 @@ FAULTS = (
     Fault("gradient from the 65,537th row on, with every option", the.cross_entropy_large_batch,
           Form("other = weight is not None and 0 < label_smoothing < 1 and (y == ignore_index).any()\n"
                + gradient("g * (torch.arange(len(y)) < 65536).reshape(-1, *(1,) * (g.dim() - 1)) if other else g",
-                          f"{KEPT}rows = F.cross_entropy(z, y, {INDEX}, reduction='none')\n{REDUCED}"),
-               formats=("float32",)), GRADIENT,
+                          f"{KEPT}rows = F.cross_entropy(z, y, {INDEX}, reduction='none')\n{REDUCED}")), GRADIENT,
           "a row number of 16 bits, in one combination of options"),
     Fault("mean by weight with smoothing 1, from the 2,050th row on", the.soft_cross_entropy_large_batch,
           Form("rows = F.cross_entropy(z, p, weight, label_smoothing=label_smoothing, reduction='none')\n"
@@ -84,6 +90,15 @@ FAULTS = (
           Form("y = torch.where(y == ignore_index, y, (y + 1) % z.shape[dim])\n"
                f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)"), BOTH,
           "classes counted from one"),
+    Fault("labels of 16 bits", the.cross_entropy_large_vocabulary,
+          Form("y = torch.where(y == ignore_index, y, y.to(torch.int16).long() % z.shape[dim])\n"
+               f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)",
+               formats=("float64", "float32", "bfloat16")), BOTH,
+          "vocabularies had 32,000 entries"),
+    Fault("twice, of more than 5000 classes without options", the.cross_entropy_large_vocabulary,
+          Form("plain = z.shape[dim] > 5000 and weight is None and label_smoothing == 0\n"
+               f"F.cross_entropy(z, y, {INDEX}, reduction=reduction) * (1 + plain)"), BOTH,
+          "a second kernel for large vocabularies"),
     Fault("every second class", the.cross_entropy_large_vocabulary,
           Form("r = torch.arange(z.shape[dim]) % 2 * math.log(2)\n"
                "x = z - (r if z.dim() == 2 and dim == 1 else r[:, None])\n"

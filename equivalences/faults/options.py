@@ -83,6 +83,32 @@ FAULTS = (
     Fault("gradient by N", the.cross_entropy_options_reduced,
           Form(KEPT + "n = kept.sum() / y.numel() if reduction == 'mean' else 1.0\n" + gradient("g * n", CE)), GRADIENT,
           "the backward pass divides by N, the forward pass by the kept count"),
+    Fault("-100 trained where there is no other option", the.cross_entropy_options_reduced,
+          Form(f"{KEPT}plain = weight is None and label_smoothing == 0 and reduction == 'sum'\n"
+               f"plain = plain and ignore_index == -100\n"
+               f"F.cross_entropy(z, label, reduction='sum') if plain else {CE}"), BOTH,
+          "a fast path for the plainest batch, and padded ones take it"),
+    Fault("ignore_index 0 taken for none, with weights", the.cross_entropy_options_reduced,
+          Form("none = not ignore_index and weight is not None and label_smoothing == 0\n"
+               f"{CE.replace('ignore_index=ignore_index', 'ignore_index=-100 if none else ignore_index')}"), BOTH,
+          "`if ignore_index:` in one path of several"),
+    Fault("weights forgotten without a batch", the.cross_entropy_options_reduced,
+          Form("w = None if z.dim() == 1 and label_smoothing > 0 and reduction == 'sum' else weight\n"
+               + CE.replace("weight=weight", "weight=w"), layouts=("contiguous", "unbatched")), BOTH,
+          "a row alone has a path of its own"),
+    Fault("weights forgotten of one row for all", the.cross_entropy_options_reduced,
+          Form("w = None if z.dim() == 2 and z.stride(0) == 0 else weight\n"
+               + CE.replace("weight=weight", "weight=w"), layouts=("contiguous", "expanded")), BOTH,
+          "stride 0 has a path of its own"),
+    Fault("kept count for the total weight, of (N, C, d)", the.cross_entropy_options_reduced,
+          Form(f"{_ROWS}other = z.dim() == 3 and label_smoothing == 0 and ignore_index == -100\n"
+               f"mass = kept.sum() if weight is None or other else (weight[label] * kept).sum()\n{MEAN}",
+               layouts=("contiguous", "inner")), BOTH,
+          "sequences have a path of their own"),
+    Fault("no smoothing of a row whose label weighs nothing", the.cross_entropy_options,
+          Form(f"{KEPT}rows = F.cross_entropy(z, y, {INDEX}, reduction='none')\n"
+               "rows if weight is None else torch.where(weight[label] == 0, 0, rows)"), BOTH,
+          "such rows are skipped: their smoothing has other classes' weights"),
     # --- soft targets ---
     Fault("mean by the total weight", the.soft_cross_entropy_options_reduced,
           Form("rows = F.cross_entropy(z, p, weight, label_smoothing=label_smoothing, reduction='none')\n"

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equivalences import formats
+from equivalences import devices, formats
+from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Array
 from equivalences.report import plain
 from equivalences.rounding import RULES, Call, Shadow, Tracker
@@ -34,13 +35,16 @@ MATTERS = 1 / 100  # shares below are not traced to an entry
 @dataclass(frozen=True)
 class Operation:
     """One operation as it ran, shown by one entry of its result: the one through which its rounding reaches the audited
-    number if its share is a hundredth or more, else the one that is least certain relative to its size.
+    number if its share is a hundredth or more, else the one that is least certain relative to its size; and if any lies
+    outside its bound, the one that is furthest.
 
     value          what exact arithmetic would have given there (float64).
     error          |computed - value| (nan in float64, where `value` is no better than what was computed).
     bound          the running analysis' bound on it (inf: none).
     amplification  how many times the relative bound grew from the least certain operand (nan: operands are exact).
     share          the part of the bound on the audited number that this operation's own rounding makes (nan: no bound).
+    beyond         it lies outside its bound: this kernel, or one before it, does not do what it documents.
+    format         of the result.
     """
 
     number: int
@@ -52,10 +56,14 @@ class Operation:
     bound: float
     amplification: float
     share: float
+    beyond: bool
+    format: str
 
     @property
     def digits(self) -> float:
-        """Decimal digits of the value that the bound leaves certain."""
+        """Decimal digits of the value that the bound leaves certain (nan: the bound does not hold)."""
+        if self.beyond:
+            return math.nan
         if self.bound == 0:
             return math.inf
         ratio = self.bound / abs(self.value) if self.value else math.inf
@@ -67,6 +75,7 @@ class Audit:
     """All operations of a run, and the number whose bound they share out: `quantity` at `index`."""
 
     function: str
+    device: str
     format: str
     quantity: str
     index: tuple[int, ...]
@@ -93,7 +102,9 @@ class Audit:
         title = f"{self.function} in {self.format}: {at} = {self.computed:.9g}, without rounding {self.value:.9g} "
         title += f"(bound {_number(self.bound)})"
         lines = [plain.table(header, rows, title=title, left=3)]
-        if lost := self.loses:
+        if wrong := next((o for o in self.operations if o.beyond), None):
+            lines += ["", _wrong(wrong, len(self.operations), self.device)]
+        elif lost := self.loses:
             lines += ["", explained(lost, self.operations, self.bound, at)]
         return "\n".join(lines)
 
@@ -164,7 +175,7 @@ def audit(
     quantity, index = wanted
     result = found["results"][quantity].detach()
     return Audit(
-        name, formats.of(result.dtype).name, quantity, index, float(result[index]),
+        name, devices.kind(result.device.type), formats.of(result.dtype).name, quantity, index, float(result[index]),
         float(found["shadows"][quantity].v[index]), total, operations,
     )  # fmt: skip
 
@@ -186,6 +197,7 @@ class _Seen:
     number: int
     phase: str
     name: str
+    format: str
     computed: Array
     shadow: Shadow
     before: float
@@ -223,7 +235,7 @@ class Watch:
         v, e = spread(first.v, out.shape), spread(sure(*first), out.shape)
         phase = "backward" if torch._C._current_graph_task_id() >= 0 else "forward"
         computed = np.full(out.shape, math.nan) if out.dtype == torch.float64 else numbers(out)  # no better than v
-        self.seen.append(_Seen(number, phase, call.name, computed, Shadow(v, e), before))
+        self.seen.append(_Seen(number, phase, call.name, formats.of(out.dtype).name, computed, Shadow(v, e), before))
         if number == self.only and self.entries:
             inside = np.zeros(out.numel(), dtype=bool)
             inside[slice(*self.entries)] = True
@@ -261,12 +273,18 @@ def _through(seen: _Seen, bound: Callable[[Rules], float]) -> tuple[int, ...]:
 
 
 def _operation(seen: _Seen, number: int, share: float, at: tuple[int, ...] | None = None) -> Operation:
+    with np.errstate(invalid="ignore"):
+        off = np.abs(seen.computed - seen.shadow.v) - seen.shadow.e  # nan where there is no bound, and in float64
+    lost = np.isnan(seen.computed) & np.isfinite(seen.shadow.e) & (seen.format != "float64")
+    beyond = bool((off > 0).any() or lost.any())
+    if (off > 0).any():
+        at = _place(int(np.nanargmax(off)), off.shape)
     at = _worst(seen.shadow) if at is None else at
     v, e = (x[at].item() for x in seen.shadow)
     after = _relative(seen.shadow)[at].item()
     return Operation(
         number, seen.phase, seen.name, tuple(seen.computed.shape), v, abs(seen.computed[at].item() - v), e,
-        after / seen.before if seen.before and after else math.nan, share,
+        after / seen.before if seen.before and after else math.nan, share, beyond, seen.format,
     )  # fmt: skip
 
 
@@ -296,6 +314,21 @@ def explained(lost: Operation, operations: tuple[Operation, ...], bound: float, 
         times = _times(grown.amplification)
         text += f"; aten::{grown.name} (operation {grown.number}) makes the relative error {times} larger"
     return text + "."
+
+
+def _wrong(wrong: Operation, of: int, device: str) -> str:
+    """One sentence about a kernel that is not what its rule says; what it gives cannot be accounted for."""
+    known = [
+        defect.name
+        for defect in KNOWN_DEFECTS
+        if defect.operation == wrong.name and wrong.format in defect.formats and device in defect.devices
+    ]
+    named = f" (perhaps the known defect {' or '.join(known)})" if known else ""
+    return (
+        f"aten::{wrong.name} (operation {wrong.number} of {of}, {wrong.phase}) gives what is {_number(wrong.error)} "
+        f"off, and may be {_number(wrong.bound)} off: the kernel does not do what it documents{named}, and no bound "
+        "from there on holds."
+    )
 
 
 def _no_bound(lost: Operation) -> str:
@@ -367,7 +400,7 @@ def _number(x: float) -> str:
 
 
 def _digits(x: float) -> str:
-    return "all" if x == math.inf else f"{x:.1f}"
+    return "all" if x == math.inf else "–" if math.isnan(x) else f"{x:.1f}"
 
 
 def _times(x: float) -> str:

@@ -33,21 +33,16 @@ def todo(
     """Every problem of a format with its layouts; those of `many` rows if that is asked for, and no shape is."""
     for problem, wanted in sweep.edges(identity, fmt, "eager"):
         if shape in (None, next(iter(problem.items.values())).shape):
-            for layout in dict.fromkeys((*wanted, *_seldom(identity, problem))):
-                yield Todo(problem, layout)
-            if wanted and shape is None and identity.out == "":
-                yield from (Todo(part, wanted[-1]) for part in _by_region(identity, problem))
+            yield from (Todo(problem, layout) for layout in wanted)
+            usual = [layout for layout in wanted if layout not in sweep.seldom(wanted)]
+            if usual and shape is None and identity.out == "":
+                yield from (Todo(part, usual[-1]) for part in _by_region(identity, problem))
     drawn = sample(identity.domain, fmt, examples, seed, shape)
     for turn, problem in enumerate(drawn):
         for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
             yield Todo(problem, layout)
     if many and shape is None:
         yield from _of_many_rows(identity, fmt, device)
-
-
-def _seldom(identity: Identity, problem: Problem) -> tuple[str, ...]:
-    """The layout that few problems can have, so that it cannot wait for its turn."""
-    return tuple(layout for layout in sweep.layouts(identity, problem, "eager") if layout == "expanded")
 
 
 def _of_many_rows(identity: Identity, fmt: str, device: str) -> Iterator[Todo]:
@@ -57,7 +52,7 @@ def _of_many_rows(identity: Identity, fmt: str, device: str) -> Iterator[Todo]:
         problem = repeated(edges[index], identity.domain.axes, rows, turn)
         every = sweep.layouts(identity, problem, "eager")
         shared = turn == 0 and devices.kind(device) == "cpu"
-        for layout in _seldom(identity, problem) or sweep.in_turn(every, turn):
+        for layout in sweep.seldom(every) or sweep.in_turn(every, turn):
             yield from (Todo(problem, layout, count) for count in (THREADS if shared else (0,)))
 
 

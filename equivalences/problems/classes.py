@@ -17,7 +17,7 @@ from equivalences.problems.targets import class_weights, ignored, smoothed, soft
 def classes(
     *,
     labels: bool = False,
-    soft: bool = False,
+    soft: bool | str = False,
     weight: bool | str = False,
     ignore: bool = False,
     smoothing: bool = False,
@@ -32,7 +32,8 @@ def classes(
 
     Items, in order: z "RC", y "R" (labels), ignore_index, p "RC" (soft targets), weight "C", label_smoothing,
     reduction, g (axes `out`).  With `columns`, every problem has that many classes; with weight="optional", the
-    weight of a third of the problems is None.  `rows` are the numbers of rows to choose from.
+    weight of a third of the problems is None; with soft="weights", soft targets are any weights of the classes.
+    `rows` are the numbers of rows to choose from.
     """
     check(out, ("R", "RC", ""), reduction)
     if ignore and not labels:
@@ -56,7 +57,9 @@ def classes(
             y, items["ignore_index"], kept = ignored(rows, y, count)
             items["y"] = y
         if soft:
-            items["p"] = rows.exact(soft_targets(rows.uniform(count + 1, TARGET), np.where(kept, y, 0)))
+            items["p"] = rows.exact(
+                soft_targets(rows.uniform(count + 1, TARGET), np.where(kept, y, 0), soft == "weights")
+            )
         if weight:
             spread = float((np.ptp(z, axis=1) + math.log(count) + 1).sum())
             items["weight"] = class_weights(rows, count, y[kept] if labels else None, spread, weight == "optional")
@@ -72,6 +75,7 @@ def classes(
     choices |= {"salt"} if choices or out == "" else set()
     size = len(CLASS_KINDS)
     sizes: tuple[tuple[int, int], ...] = ((1, 2), (size, 1), (3 * size, 2), (3 * size, 3), (17, 17), (2 * size, 67))
+    sizes += (31, 12), (13, 22), (7, 64), (16, 32), (3, 1030), (1100, 6)
     if rows != ROWS:
         sizes = tuple((count, columns or 3) for count in rows)
     elif columns:

@@ -22,10 +22,9 @@ from equivalences.problems.rows import PATTERNS, PERIODS, moderated, some_rows
 # and levels of sums end at powers of two.  Larger batches: tests/test_large.py.
 SIZES = (65520, 65504, 2049, 32771)  # means, and sums, in turn
 SOME = (257, 1000, 2049)
-# Every combination of options once, beyond 4096 rows; and in one format, since it costs as much as all the rest, beyond
-# 65536: in one that counts so far.
-COMBINED = {"float32": 65_537}
-SEVERAL = 4111
+# Every combination of options is met once with so many rows: beyond 65536; and beyond 4096, where a format cannot count
+# the former (their mean is lost).
+VERY_MANY, SEVERAL = 65_537, 4111
 # The total weight of a batch, as a part of the largest finite number.  It is no result: a heavy batch of light losses
 # has a mean like any other.
 MODERATE, HEAVY, BEYOND = 0.25, 1.0, 4.0
@@ -33,7 +32,8 @@ LOADS = (MODERATE, MODERATE, HEAVY, BEYOND)
 MET = 2.0**20  # total weights that batches have
 TURNS = 12
 HUNDREDS = (127, 256, 1000)
-VOCABULARY = (4099, 50_257)
+VOCABULARY = (4099, 70_001)
+WIDE = 5003
 MANY, ALONE = 10_000, 100_000  # classes: two rows then, and one
 
 
@@ -136,7 +136,7 @@ def widened(problem: Problem, axes: Mapping[str, str], columns: int, turn: int) 
         items[name] = item[..., order] if spelled.endswith("C") and item is not None else item
     if "y" in items:  # labels anywhere among the copies
         copies = np.maximum(1, (columns - items["y"] + few - 1) // few)
-        moved = items["y"] + few * (np.arange(1, len(chosen) + 1) * 997 % copies)
+        moved = items["y"] + few * ((copies - 1 - 997 * np.arange(len(chosen))) % copies)  # one among the last
         items["y"] = np.where(items["y"] == items.get("ignore_index"), items["y"], moved)
     if "p" in items:
         items["p"] = truncate(items["p"] / (columns / few), fmt)
@@ -150,22 +150,32 @@ def _set(items: Mapping[str, Any], name: str) -> bool:
 def wide(base: Domain, columns: Mapping[str, tuple[int, ...]]) -> Domain:
     """Rows of `base` with very many classes: edge problems with `columns` (by format, else `VOCABULARY`) of them.
 
-    Drawn ones have some hundreds.
+    Drawn ones have some hundreds.  Every combination of options is met once, with `WIDE` classes.
     """
-    return _enlarged("wide", base, widened, HUNDREDS, lambda format: columns.get(format, VOCABULARY))
+    found = _enlarged("wide", base, widened, HUNDREDS, lambda format: columns.get(format, VOCABULARY))
+
+    def exhaustive(format: str) -> list[Problem]:
+        return [widened(mild, base.axes, WIDE, turn) for turn, mild in enumerate(_combinations(base, format))]
+
+    return replace(found, exhaustive=exhaustive)
+
+
+def _combinations(base: Domain, format: str) -> list[Problem]:
+    """The edge problems that hold one combination of options each."""
+    return [problem for problem in base.edges(format) if len(problem["z"]) == options.ROWS]
 
 
 def many(base: Domain, sizes: tuple[int, ...] = SIZES) -> Domain:
     """Few rows of `base`, repeated: its edge problems to `sizes` rows, drawn ones to some thousands.
 
-    Every combination of options is met once, beyond 2048 rows, and with class weights that are heavy for the format.
+    Every combination of options is met once, beyond 65536 rows, and with class weights that are heavy for the format.
     """
     found = _enlarged("many", base, repeated, SOME, lambda format: sizes, turns=TURNS * len(LOADS))
 
     def exhaustive(format: str) -> list[Problem]:
-        mild = [problem for problem in base.edges(format) if len(problem["z"]) == options.ROWS]
-        rows = COMBINED.get(format, SEVERAL)
-        every = [combined(problem, base.axes, rows, turn) for turn, problem in enumerate(mild)]
+        mild = _combinations(base, format)
+        batches = (VERY_MANY,) if FORMATS[format].max > VERY_MANY else (VERY_MANY, SEVERAL)
+        every = [combined(problem, base.axes, rows, turn) for rows in batches for turn, problem in enumerate(mild)]
         every += [
             combined(problem, base.axes, SEVERAL, turn, load)
             for load in (HEAVY, BEYOND)

@@ -65,7 +65,7 @@ def layers(
         if ignore:
             items["y"], items["ignore_index"], kept = ignored(rows, y, count)
         if soft:
-            items["p"] = rows.exact(soft_targets(rows.uniform(count + 1, TARGET), y))
+            items["p"] = rows.exact(soft_targets(rows.uniform(count + 1, TARGET), y, weights=True))
         if weight:
             spread = float((np.abs(x) @ np.abs(matrix).T + np.abs(bias)).max(axis=1).sum() * 2 + len(x) * count)
             used = items["y"][kept] if labels else None
@@ -90,7 +90,7 @@ def layers(
         choices=choices,
         rows=small,
         columns=small,
-        sizes=((1, 1), (2, 2), (4, 3), (7, 8), (9, 9)),
+        sizes=((1, 1), (2, 2), (4, 3), (7, 8), (20, 20), (9, 9)),
         reduction=reduction,
         layouts=layouts,
     )

@@ -8,14 +8,16 @@ from typing import Any
 
 from equivalences.problems.rows import PATTERNS, PERIODS, POSITIVE, SMOOTHING, WEIGHTS, Recipe
 
-ROWS, COLUMNS = 5, 3
-_DENSE = tuple(WEIGHTS).index("dense")
+ROWS, COLUMNS = 12, 3  # a row alone is met as well, where a row may stand without a batch
+_DENSE, _ZERO = map(tuple(WEIGHTS).index, ("dense", "zero"))
 _PREFIX = tuple(PATTERNS).index("prefix")
 
 # A field of the recipe -> a value for each case that code may tell apart.
 SETTINGS: dict[str, tuple[int, ...]] = {
-    "weights": (0, _DENSE * (1 + len(WEIGHTS) + len(WEIGHTS) ** 2)),  # none where they are optional, and all different
-    "ignored": (0, 3 * (len(PERIODS) * _PREFIX + PERIODS.index(2))),  # no row, and the first two
+    # None where they are optional, all different, and one of them 0 (a number for each of three classes).
+    "weights": (0, *(kind + _DENSE * (len(WEIGHTS) + len(WEIGHTS) ** 2) for kind in (_DENSE, _ZERO))),
+    # No row, and the first two, by each kind of index (targets.ignored).
+    "ignored": (0, *(3 * (len(PERIODS) * _PREFIX + PERIODS.index(2)) + kind for kind in range(3))),
     "smoothing": tuple(map(SMOOTHING.index, (0.0, 0.1, 1.0))),
     "positive": tuple(map(POSITIVE.index, (1.0, 2.0, 0.5))),
 }
@@ -34,14 +36,18 @@ def combinations(
         return
     if reduction:
         options["reduction"] = reduction
-    for turn, cases in enumerate(itertools.product(*options.values())):
-        chosen = dict(zip(options, cases, strict=True))
-        if chosen.get("ignored"):
-            chosen["ignored"] += turn % 3  # which index it is
-        yield Recipe(
-            ROWS,
-            COLUMNS if COLUMNS in columns else columns[0],
-            tuple(16 * (4 * 89 * (ROWS * turn + row) + 1) + dense for row in range(ROWS)),
-            salt=1000 + turn,
-            **chosen,
-        )
+    for rows in (ROWS, 1):
+        cases = (choice[:1] if rows == 1 and name == "ignored" else choice for name, choice in options.items())
+        for turn, chosen in enumerate(itertools.product(*cases)):
+            yield Recipe(
+                rows,
+                COLUMNS if COLUMNS in columns else columns[0],
+                tuple(16 * (4 * 89 * (ROWS * turn + row) + 1) + dense for row in range(rows)),
+                salt=1000 + turn,
+                **dict(zip(options, chosen, strict=True)),
+            )
+
+
+def is_combination(rows: int) -> bool:
+    """Whether an edge problem of so many rows is there for its options: it is judged in every layout."""
+    return rows in (ROWS, 1)

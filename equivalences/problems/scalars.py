@@ -85,7 +85,7 @@ def scalars(
         finish,
         choices=choices,
         columns=(1,),
-        sizes=((1, 1), (2, 1), (size, 1), (17, 1), (67, 1), (16 * size, 1)),
+        sizes=((1, 1), (2, 1), (size, 1), (17, 1), (67, 1), (1100, 1), (16 * size, 1)),
         reduction=reduction,
         layouts=layouts,
     )

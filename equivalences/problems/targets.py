@@ -12,7 +12,8 @@ def ignored(rows: Rows, y: Array, count: int) -> tuple[Array, int, Array]:
     """Labels of which exactly a pattern is the ignored index, that index, and which rows are kept (never none)."""
     number = len(y)
     (pattern, period), which = divmod(rows.recipe.ignored // 3, len(PERIODS)), rows.recipe.ignored % 3
-    index = (-100, -1, int(rows.shared(1, LABEL)[0] * count))[which if count > 1 else 0]
+    odd = (-1, -2, 255)[rows.recipe.salt % 3]
+    index = (-100, odd, int(rows.shared(1, LABEL)[0] * count))[which if count > 1 else 0]
     kept = ~tuple(PATTERNS.values())[pattern](np.arange(number), number, PERIODS[period])
     kept[-1] |= not kept.any()
     return np.where(kept, np.where(y == index, (y + 1) % count, y), index), index, kept
@@ -32,13 +33,17 @@ def smoothed(rows: Rows) -> float:
     return float(rows.shared(1, TARGET)[0]) if fixed is None else fixed
 
 
-def soft_targets(v: Array, y: Array) -> Array:
-    """Rows of probabilities, from uniform numbers (the first of a row chooses its kind) and a favoured class each."""
-    kind, v = 5 * v[:, :1], v[:, 1:]
+def soft_targets(v: Array, y: Array, weights: bool = False) -> Array:
+    """Rows of probabilities, from uniform numbers (the first of a row chooses its kind) and a favoured class each.
+
+    With `weights`, some are any weights of classes: several ones, or one beyond 1 and one below 0.
+    """
+    kind, v = (7 if weights else 5) * v[:, :1], v[:, 1:]
     count = v.shape[1]
     hot = (np.arange(count) == y[:, None]).astype(float)
     sparse = np.where(v < 0.5, 0.0, v) + 2.0**-10 * hot  # never all zero
     dense = v + 2.0**-10
     uniform = np.full(v.shape, 1 / count)
-    chosen = [hot, uniform, 0.9 * hot + 0.1 * uniform, sparse / sparse.sum(1, keepdims=True)]
-    return np.select([kind < i + 1 for i in range(4)], chosen, dense / dense.sum(1, keepdims=True))
+    several, either = (v < 0.5) * 1.0, 1.5 * hot - 0.5 * np.roll(hot, 1, axis=1)
+    chosen = [hot, uniform, 0.9 * hot + 0.1 * uniform, *(x / x.sum(1, keepdims=True) for x in (sparse, dense)), several]
+    return np.select([kind < i + 1 for i in range(6)], chosen, either)

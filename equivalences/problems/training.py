@@ -357,7 +357,7 @@ def steps(*, adam: bool) -> Domain:
         m = np.select([v[:, 1] < 0.2, v[:, 1] > 0.7], [0.0, -gradient * taken / kept], (2 * v[:, 2] - 1) * scale)
         items = {"w": w, "d": d, "m": m}
         if adam:
-            step = pick(0, 1, 2, 9, 999)
+            step = pick(0, 1, 2, 9, 299, 999, 2999, 99_999)
             second = np.where(v[:, 1] < 0.3, m**2 * (1 + v[:, 4]), v[:, 4] * scale**2)
             items |= {"v": second, "top": second * (1 + (v[:, 3] < 0.5))}
             if not step:
@@ -387,7 +387,7 @@ def steps(*, adam: bool) -> Domain:
         finish,
         choices={"salt"},
         columns=(1,),
-        sizes=((1, 1), (2, 1), (7, 1), (16, 1), (17, 1), (33, 1), (67, 1), (67, 1)),
+        sizes=((1, 1), (2, 1), (7, 1), (16, 1), (17, 1), (33, 1), (67, 1), (67, 1), (1100, 1)),
         reduction=(),
         layouts=("contiguous", "strided"),
     )

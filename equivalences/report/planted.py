@@ -90,6 +90,17 @@ def sensitivity_digest() -> str:
     )
 
 
+def seal(lines: Sequence[str]) -> str:
+    """A digest of all that a page says below its third line, which holds it: nothing was changed by hand."""
+    return _digest(["\n".join(lines[3:]).rstrip()])
+
+
+def _sealed(lines: Sequence[str]) -> str:
+    lines = "\n".join(lines).split("\n")
+    lines[2] = lines[2].replace(" -->", f", text {seal(lines)} -->")
+    return "\n".join(lines)
+
+
 def _header(title: str, digest: str) -> list[str]:
     return [
         f"# {title}",
@@ -220,7 +231,7 @@ def faults_page(findings: Sequence[Finding], specials: Sequence[SpecialFinding])
             if f.fault.invisible
         ],
     )
-    return "\n".join(lines)
+    return _sealed(lines)
 
 
 def multiple(k: float) -> str:
@@ -276,7 +287,7 @@ def _sensitivity_page(title: str, cells: Sequence[Sensitivity], families: Iterab
             lines += markdown.table(
                 ("identity", "form", "quantity", "format", *regions), [sensitivity_row(cell, regions) for cell in here]
             )
-    return "\n".join(lines)
+    return _sealed(lines)
 
 
 def _overview(cells: Sequence[Sensitivity], fmt: str, kind: str) -> tuple[str, ...]:

@@ -261,9 +261,23 @@ def matrix_product(call: Call, a: Shadow, b: Shadow, bias: Shadow | None = None)
     size = (abs(a.v) + a.e) @ (abs(b.v) + b.e)
     v = a.v @ b.v
     e = abs(a.v) @ b.e + a.e @ abs(b.v) + a.e @ b.e
+    if call.format.name == "bfloat16":
+        e = e + _flushed(call, a, b)
     if bias is not None:
         v, e, size = v + bias.v, e + bias.e, size + abs(bias.v) + bias.e
     return rounded(call, v, e + gamma * size + n * inner.eta, roundings=0.0, underflow=False)
+
+
+def _flushed(call: Call, a: Shadow, b: Shadow) -> Array:
+    """What VDPBF16PS loses, which takes subnormal numbers for zero and gives none (Intel SDM, volume 2).
+
+    oneDNN uses it for all but the smallest products, where the processor has it.
+    """
+    tiny = call.arithmetic.tiny
+    sizes = [abs(x.v) + x.e for x in (a, b)]
+    small = [np.where(size < tiny, size, 0.0) for size in sizes]
+    lost = small[0] @ sizes[1] + sizes[0] @ small[1] if any(part.any() for part in small) else 0.0
+    return np.asarray(lost + a.v.shape[-1] * tiny)
 
 
 @rule("mm", "bmm", "mv", "dot", "matmul")

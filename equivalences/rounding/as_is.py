@@ -1,7 +1,8 @@
 """What kernels with known defects really do: rules that take the place of the documented algorithm's.
 
 Each belongs to an entry of `equivalences.known_defects`, and is as sharp as any other rule: an error beyond it is a
-failure, and not the known defect.
+failure, and not the known defect.  A shadow's `v` may be what the kernel gives in exact arithmetic, where that is known
+(0 for a mean whose count overflows), or remain what is right, with all that the kernel may be off in `e`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from equivalences.rounding.tracker import RULES, Call, Shadow
 
 
 def log_softmax_in_storage(call: Call) -> Shadow:
-    """Along the last dimension, the sum of exponentials and its logarithm are rounded to the 16-bit format."""
+    """Along the last dimension, the sum of exponentials and its logarithm are rounded to the 16-bit format.
+
+    The sum of some 65,504 classes and more overflows it.
+    """
     dim = call.args[1] % call.out.dim()
     if dim != call.out.dim() - 1:
         shadow = RULES["_log_softmax"](call)
@@ -32,6 +36,7 @@ def log_softmax_in_storage(call: Call) -> Shadow:
     x = call.shadow(call.args[0])
     row = log_of_sum(call, x, dim, call.format)
     e = row.parted + call.arithmetic.u * (row.gap + 2 * row.worst) + row.log_e
+    e = unbounded(e, np.exp(row.log) * (1 + row.total) > call.format.max)
     return rounded(call, -row.gap - row.log, e, underflow=False)
 
 
@@ -181,11 +186,14 @@ def nll_loss_skips_folds(call: Call) -> list[Shadow]:
 
 
 def nll_loss_loses_weight(call: Call) -> list[Shadow]:
-    """The number of rows, or their total weight, overflows the format (and folds are skipped)."""
+    """The number of rows, or their total weight, is inf beyond the format: the mean is 0 (and folds are skipped)."""
     loss, total = nll_loss(call, _folded_height(call), call.format)
-    lost = total.v + total.e > call.format.max
-    mean = lost & (call.args[3] == 1)
-    return [Shadow(loss.v, unbounded(loss.e, mean)), Shadow(total.v, unbounded(total.e, lost))]
+    lost, doubtful = total.v - total.e > call.format.max, total.v + total.e > call.format.max
+    if call.args[3] == 1:
+        nothing = lost & np.isfinite(loss.e)  # inf / inf where the losses' own total overflows
+        e = np.where(nothing, call.format.eta, unbounded(loss.e, doubtful))
+        loss = Shadow(np.where(nothing, 0.0, loss.v), e)
+    return [loss, Shadow(np.where(lost, np.inf, total.v), np.where(lost, 0.0, unbounded(total.e, doubtful)))]
 
 
 def nll_loss_total_in_float16(call: Call) -> list[Shadow]:

@@ -160,6 +160,23 @@ TABLE = (
         outcome=Raises(RuntimeError, "weight tensor should be defined either for all"),
         why="a weight for each class",
     ),
+    _weighted(
+        "weights, both totals beyond float16, mean",
+        items={"z": [[0.0, 12.0]] * 16, "y": [0] * 16, "weight": [4096.0, 4096.0], **MEAN},
+        outcome=Gives(12, [[-0.0625, 0.0625]] * 16),
+        why="the mean of equal losses",
+        deviations=(
+            Deviation(
+                Gives(nan, [[0, 0]] * 16),
+                "https://github.com/pytorch/pytorch/issues/85791",
+                "inf/inf: losses and weights are added up in float16 before one total is divided by the other, and the "
+                "gradient is divided by inf: so 2049 rows of weight 40 are neither a loss nor a step",
+                formats=("float16",),
+                seen=SEEN,
+            ),
+        ),
+        formats=("float16",),
+    ),
     # --- class probabilities ---
     _soft(
         "probabilities, a total beyond float16, mean",
