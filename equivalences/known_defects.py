@@ -80,9 +80,9 @@ KNOWN_DEFECTS = (
             layout="contiguous",
             witness=_equal_rows("bfloat16", 1024, ignored=2),
             why="an ignored row skips the fold of the cascade sum that falls on it: where every second row, or every "
-            "16th (the first of each sequence, say), is ignored, the sum is sequential: bfloat16 stops at 256 rows' worth "
-            "of loss, 0.5 instead of 0.693 here, 0.0078 with 65536 rows; float32 is 0.5 % off with 2**20 rows, every "
-            "16th ignored",
+            "16th (the first of each sequence, say), is ignored, the sum is sequential: bfloat16 stops at 256 rows' "
+            "worth of loss, 0.5 instead of 0.693 here, 0.0078 with 65536 rows; float32 is 0.5 % off with 2**20 rows, "
+            "every 16th ignored",
             link="",
             modes=("eager",),
             seen=SEEN,
