@@ -109,7 +109,7 @@ def reference_run(identity: Identity, problem: Problem, layout: str, device: str
 
 @lru_cache(maxsize=16)
 def _as_is(trial: Trial, defects: tuple[KnownDefect, ...]) -> Outcome:
-    """A form followed by what known defects, one an operation, say that kernels really do (none: as they should)."""
+    """A form followed by what known defects, one an operation, say that the kernels really do."""
     as_is = {defect.operation: defect.as_is for defect in defects}
     return execute.run(
         trial.identity,
@@ -210,7 +210,7 @@ def measure(
     else:
         own = run.bound
         contract = own if form is identity.reference else reference_run(identity, problem, layout, device, mode).bound
-    return [_judged(trial, run.operations, name, numbers, own[name], contract[name]) for name, numbers in got.items()]
+    return [_judged(trial, run, name, numbers, own[name], contract[name]) for name, numbers in got.items()]
 
 
 def decide(
@@ -237,14 +237,12 @@ def decide(
     return verdict, error, ball
 
 
-def _judged(
-    trial: Trial, operations: Collection[str], quantity: str, got: Array, own: Array, contract: Array
-) -> Measurement:
+def _judged(trial: Trial, run: Outcome, quantity: str, got: Array, own: Array, contract: Array) -> Measurement:
     identity, problem = trial.identity, trial.problem
     verdict, error, ball = decide(identity, problem, quantity, got, own)
     defects: tuple[str, ...] = ()
     if (verdict == OUTSIDE).any() and not identity.bitwise:
-        verdict, defects = excused(trial, operations, quantity, ball, got, verdict)
+        verdict, defects = excused(trial, run, quantity, ball, got, verdict)
     exactly = np.where(np.abs(ball.hi) > ball.radius, ball.nearest, 0.0)  # what cannot be told from 0 is shown as 0
     axes = identity.out if quantity == "value" else identity.domain.axes[quantity.removeprefix("gradient ")]
     region = region_bits(identity, problem, axes, got.shape)
@@ -259,30 +257,34 @@ def enclosure(m: Measurement) -> Enclosure:
     return _first(m.identity, m.problem)[1][m.quantity]
 
 
-def concerns(defect: KnownDefect, form: Form) -> bool:
-    """Whether the defect is one of the form's code, if the form runs its operation."""
-    return defect.within in (form.code if isinstance(form.code, str) else form.label)
+def existing(fmt: str, device: str, mode: str) -> list[KnownDefect]:
+    """The known defects that this torch has there."""
+    return [
+        defect
+        for defect in KNOWN_DEFECTS
+        if fmt in defect.formats
+        and devices.kind(device) in defect.devices
+        and mode in defect.modes
+        and not (defect.fixed and execute.reached(defect.fixed))
+    ]
+
+
+def concerns(defect: KnownDefect, form: Form, operations: Collection[str]) -> bool:
+    """Whether it is one of a form that runs these operations."""
+    return defect.operation in operations and defect.within in (form.code if isinstance(form.code, str) else form.label)
 
 
 def excused(
-    trial: Trial, operations: Collection[str], quantity: str, ball: Enclosure, got: Array, verdict: Array
+    trial: Trial, run: Outcome, quantity: str, ball: Enclosure, got: Array, verdict: Array
 ) -> tuple[Array, tuple[str, ...]]:
     """Numbers outside their allowance, judged again by what known defects say that the kernels really do.
 
-    `operations` are those that the form runs.  A defect is met if it explains a number that those before it do not;
+    `run` is the form's own, followed.  A defect is met if it explains a number that those before it do not;
     what none explains alone is held against one defect of every operation together.
     """
-    form, problem = trial.form, trial.problem
     possible: dict[str, list[KnownDefect]] = {}
-    for defect in KNOWN_DEFECTS:
-        if (
-            defect.operation in operations
-            and problem.format in defect.formats
-            and devices.kind(trial.device) in defect.devices
-            and trial.mode in defect.modes
-            and concerns(defect, form)
-            and not (defect.fixed and execute.reached(defect.fixed))
-        ):
+    for defect in existing(trial.problem.format, trial.device, trial.mode):
+        if concerns(defect, trial.form, run.operations):
             possible.setdefault(defect.operation, []).append(defect)
     alone = [(defect,) for several in possible.values() for defect in several]
     together = product(*possible.values()) if len(possible) > 1 else ()
@@ -290,12 +292,15 @@ def excused(
     for some in (*alone, *together):
         if not left.any():
             break
-        run = _as_is(trial, some)
-        bound = run.bound[quantity]
+        really = _as_is(trial, some)
+        bound = really.bound[quantity]
         with np.errstate(invalid="ignore"):  # inf - inf
-            moved = run.exact[quantity] - _as_is(trial, ()).exact[quantity]  # by what the kernel is known to give
+            moved = really.exact[quantity] - run.exact[quantity]  # by what the kernel is known to give
         moved = np.where(np.isfinite(moved), moved, 0.0)
-        explained = left & (ball.decide(got, bound)[0] | ball.decide(got - moved, bound)[0])
+        explained = ball.decide(got, bound)[0]
+        if moved.any():
+            explained = explained | ball.decide(got - moved, bound)[0]
+        explained = explained & left
         if explained.any():
             met |= dict.fromkeys(defect.name for defect in some)
             left = left & ~explained

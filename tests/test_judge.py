@@ -218,7 +218,7 @@ def test_a_known_defect_is_met_where_it_explains_a_number(
     exactly = Enclosure(np.ones(4), np.zeros(4), np.zeros(4))
     got = 1.0 + np.array(off)
     beyond = np.where(np.array(off) > 0, OUTSIDE, INSIDE)
-    found = judge.excused(judge.Trial(identity, form, problem), run.operations, "value", exactly, got, beyond)
+    found = judge.excused(judge.Trial(identity, form, problem), run, "value", exactly, got, beyond)
     assert (found[0].tolist(), found[1]) == (verdicts, met)
 
 

@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equivalences import devices, formats
-from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences import formats, judge
 from equivalences.model import Array
 from equivalences.report import plain
 from equivalences.rounding import RULES, Call, Shadow, Tracker
@@ -175,7 +174,7 @@ def audit(
     quantity, index = wanted
     result = found["results"][quantity].detach()
     return Audit(
-        name, devices.kind(result.device.type), formats.of(result.dtype).name, quantity, index, float(result[index]),
+        name, result.device.type, formats.of(result.dtype).name, quantity, index, float(result[index]),
         float(found["shadows"][quantity].v[index]), total, operations,
     )  # fmt: skip
 
@@ -318,11 +317,8 @@ def explained(lost: Operation, operations: tuple[Operation, ...], bound: float, 
 
 def _wrong(wrong: Operation, of: int, device: str) -> str:
     """One sentence about a kernel that is not what its rule says; what it gives cannot be accounted for."""
-    known = [
-        defect.name
-        for defect in KNOWN_DEFECTS
-        if defect.operation == wrong.name and wrong.format in defect.formats and device in defect.devices
-    ]
+    here = judge.existing(wrong.format, device, "eager")
+    known = [defect.name for defect in here if defect.operation == wrong.name]
     named = f" (perhaps the known defect {' or '.join(known)})" if known else ""
     return (
         f"aten::{wrong.name} (operation {wrong.number} of {of}, {wrong.phase}) gives what is {_number(wrong.error)} "

@@ -197,7 +197,7 @@ class Judge:
         beyond = (mine == judge.OUTSIDE) | ((mine == judge.UNDECIDED) & (verdict == OUTSIDE))
         left = np.where(beyond & (verdict != RIGHT), judge.OUTSIDE, judge.INSIDE)
         trial = judge.Trial(self.case.identity, self.followed, problem, layout, self.device, self.mode)
-        left, defects = judge.excused(trial, run.operations, quantity, ball, got, left)
+        left, defects = judge.excused(trial, run, quantity, ball, got, left)
         excess = np.where(mine == judge.UNBOUNDED, UNBOUNDED, UNSTABLE)  # where nothing speaks for it or against it
         within = np.where(verdict == OUTSIDE, excess, np.where(mine == judge.INSIDE, RIGHT, verdict))
         found = np.select([left == judge.KNOWN, left == judge.OUTSIDE], [KNOWN, WRONG], within)
@@ -340,8 +340,8 @@ class Judge:
         _, _, ball = judge.decide(identity, found.problem, what, found.got, found.contract)
         only = np.full(found.verdict.shape, judge.INSIDE)
         only[place] = judge.OUTSIDE
-        operations = judge.reference_run(identity, found.problem, found.layout, self.device, self.mode).operations
-        only, names = judge.excused(trial, operations, what, ball, found.got, only)
+        run = judge.reference_run(identity, found.problem, found.layout, self.device, self.mode)
+        only, names = judge.excused(trial, run, what, ball, found.got, only)
         if only[place] == judge.KNOWN:
             said += f"; {identity.reference.label} may be as far off here, by its known defect {', '.join(names)}"
         return said

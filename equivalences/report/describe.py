@@ -128,7 +128,7 @@ def _concerning(identity: Identity) -> list[KnownDefect]:
                 ran = execute.run(identity, form, problem, layout=judge.layouts(identity)[0]).operations
             except Exception:  # `verify` reports it
                 continue
-            met |= {defect for defect in KNOWN_DEFECTS if defect.operation in ran and judge.concerns(defect, form)}
+            met |= {defect for defect in KNOWN_DEFECTS if judge.concerns(defect, form, ran)}
     return [defect for defect in KNOWN_DEFECTS if defect in met]
 
 

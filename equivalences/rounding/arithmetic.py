@@ -258,26 +258,25 @@ def matrix_product(call: Call, a: Shadow, b: Shadow, bias: Shadow | None = None)
     inner = call.arithmetic
     n = a.v.shape[-1] + (bias is not None)
     gamma = n * inner.u / (1 - n * inner.u)
-    size = (abs(a.v) + a.e) @ (abs(b.v) + b.e)
+    sizes = abs(a.v) + a.e, abs(b.v) + b.e
+    size = sizes[0] @ sizes[1]
     v = a.v @ b.v
     e = abs(a.v) @ b.e + a.e @ abs(b.v) + a.e @ b.e
     if call.format.name == "bfloat16":
-        e = e + _flushed(call, a, b)
+        e = e + _flushed(*sizes, inner.tiny)
     if bias is not None:
         v, e, size = v + bias.v, e + bias.e, size + abs(bias.v) + bias.e
     return rounded(call, v, e + gamma * size + n * inner.eta, roundings=0.0, underflow=False)
 
 
-def _flushed(call: Call, a: Shadow, b: Shadow) -> Array:
+def _flushed(a: Array, b: Array, tiny: float) -> Array:
     """What VDPBF16PS loses, which takes subnormal numbers for zero and gives none (Intel SDM, volume 2).
 
     oneDNN uses it for all but the smallest products, where the processor has it.
     """
-    tiny = call.arithmetic.tiny
-    sizes = [abs(x.v) + x.e for x in (a, b)]
-    small = [np.where(size < tiny, size, 0.0) for size in sizes]
-    lost = small[0] @ sizes[1] + sizes[0] @ small[1] if any(part.any() for part in small) else 0.0
-    return np.asarray(lost + a.v.shape[-1] * tiny)
+    small = [np.where(x < tiny, x, 0.0) for x in (a, b)]
+    lost = small[0] @ b + a @ small[1] if any(part.any() for part in small) else 0.0
+    return np.asarray(lost + a.shape[-1] * tiny)
 
 
 @rule("mm", "bmm", "mv", "dot", "matmul")

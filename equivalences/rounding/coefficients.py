@@ -56,16 +56,20 @@ class Coefficient(float):
 
     def __new__(cls, value: float, book: Book, e: float = 0.0, u: float = 0.0) -> Coefficient:
         self = super().__new__(cls, value)
-        if u:  # a quotient may be a reciprocal and a product, and what it is used in one operation longer for it
-            e += 3 * u * (abs(value) + e) + _SMALLEST
         self.book, self.e, self.u = book, e, u
         book.note(abs(float(value)), e)  # an operator may take -x as what to subtract
         return self
 
+    def _rounded(self, value: float, e: float, u: float) -> Coefficient:
+        """What an operation gives, whose tensor (if `u` is not 0) rounds it."""
+        if u:  # a quotient may be a reciprocal and a product, and what it is used in one operation longer for it
+            e += 3 * u * (abs(value) + e) + _SMALLEST
+        return Coefficient(value, self.book, e, u)
+
     def _made(self, other: Any, value: float, moved: float, exact: Callable[[], Fraction]) -> Coefficient:
         lost = abs(float(Fraction(value) - exact())) if math.isfinite(value) else math.inf
         u = max(self.u, other.u) if isinstance(other, Coefficient) else self.u
-        return Coefficient(value, self.book, moved + lost, u)
+        return self._rounded(value, moved + lost, u)
 
     @_of_numbers
     def __add__(self, other: Any) -> Any:
@@ -94,13 +98,13 @@ class Coefficient(float):
         value, u = float(self) ** n, max(self.u, self.book.tensors.get(n, 0.0))
         e = self.e + u * self  # to compute with it there, it is taken in
         if self <= e or self < 0:
-            return Coefficient(value, self.book, math.inf if e else 2 * _U * abs(value), u)
+            return self._rounded(value, math.inf if e else 2 * _U * abs(value), u)
         ratio = e / self  # (1 + r)**n and (1 - r)**n, the further one
         moved = value * max(math.expm1(abs(n) * math.log1p(ratio)), math.expm1(-abs(n) * math.log1p(-ratio)))
-        return Coefficient(value, self.book, moved + 2 * _U * value, u)
+        return self._rounded(value, moved + 2 * _U * value, u)
 
     def __neg__(self) -> Any:
-        return Coefficient(-float(self), self.book, self.e)
+        return Coefficient(-float(self), self.book, self.e, self.u)
 
     __radd__ = __add__
     __rmul__ = __mul__
