@@ -105,11 +105,11 @@ class Enclosure:
         upper = (t + slack) * (1 + _SLACK) + _ETA
         same = size == 0
         lower, upper = np.where(same, 0.0, lower), np.where(same, self.radius, upper)
-        if np.logical_and.reduce(np.isfinite(s) & np.isfinite(self.radius), axis=None):  # and so are x and hi
+        if np.logical_and.reduce(np.isfinite(size) & np.isfinite(self.radius), axis=None):  # and so are x and hi
             return lower, upper
         finite = np.isfinite(x) & np.isfinite(self.hi) & np.isfinite(self.radius)
-        # Overflow: |x - hi| > max although both are finite, and |lo| < max / 4.
-        high = np.isinf(s)
+        # Overflow: |x - hi| + |lo| > max although all three are finite, and |lo| < max / 4.
+        high = np.isinf(size)
         lower = np.where(high, np.maximum(0.0, _BINARY64.max / 2 - self.radius), lower)
         lower, upper = np.where(np.isnan(lower), 0.0, lower), np.where(np.isnan(upper) | high, np.inf, upper)
         apart = np.where(x == self.hi, 0.0, np.inf)
