@@ -38,7 +38,8 @@ class Problem:
         frozen = {}
         for name, item in self.items.items():
             if isinstance(item, np.ndarray):
-                item = np.array(item)  # a copy: whoever drew it may go on writing to theirs
+                # A copy, since whoever drew it may go on writing to theirs; row by row, as torch.tensor then is too.
+                item = np.array(item, order="C")
                 item.setflags(write=False)
             frozen[name] = item
         object.__setattr__(self, "items", MappingProxyType(frozen))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from equivalences import check
 from equivalences.own.losses import LOSSES
-from equivalences.own.problems import MANY
+from equivalences.own.problems import MANY, VOCABULARIES
 from equivalences.own.special import asked
 
 SHORT: dict[str, Any] = {"formats": ("float32",), "examples": 0}
@@ -58,6 +58,24 @@ def test_many_rows_are_tried_unless_there_is_a_shape() -> None:
     assert report.tried["rows"] == (1, max(rows for _, rows in MANY))
     assert check(fn, **PLAIN, shape=(42, 3)).ok
     assert check(fn, **PLAIN, many_rows=False).ok
+
+
+def test_vocabularies_are_tried_unless_there_is_a_shape() -> None:
+    def one_block(z: Tensor, y: Tensor) -> Tensor:
+        """Knows no class beyond its one block of 65,536, but that of the label."""
+        total = torch.logsumexp(z[:, : 2**16], dim=1)
+        return (total - z.gather(1, y[:, None]).squeeze(1)).mean()
+
+    plain = {**PLAIN, "layouts": ("contiguous", "transposed")}
+    report = check(one_block, **plain)
+    assert "wrong" in report.failures()
+    assert report.tried["classes"] == (1, max(classes for _, classes in VOCABULARIES))
+    wrong = [e for e in report.examples if e.verdict == "wrong"]
+    space: dict[str, Any] = {"fn": one_block}
+    exec(wrong[0].program, space)
+    assert space["z"].shape[1] > 65_536
+    assert "wrong" not in check(one_block, **plain, many_classes=False).failures()
+    assert "wrong" not in check(one_block, **plain, shape=(42, 3)).failures()
 
 
 @pytest.mark.slow

@@ -6,13 +6,14 @@ from itertools import product
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
 from equivalences.execute import LAYOUTS
 from equivalences.formats import FORMATS, truncate
 from equivalences.judge import Crash
-from equivalences.model import Problem
+from equivalences.model import Identity, Problem
 
 SIZES = range(1, 68)
 
@@ -50,6 +51,13 @@ def test_sizes(name: str, layout: str) -> None:
                 assert not any(isinstance(each, Crash) for each in met)
                 judged += 1
     assert judged >= len(SIZES)
+
+
+@pytest.mark.parametrize("identity", IDENTITIES.values(), ids=IDENTITIES)
+def test_contiguous_is_contiguous(identity: Identity) -> None:
+    for given in (*identity.domain.edges("float32"), *identity.domain.exhaustive("float32")[:8]):
+        items = execute.arguments(identity, given, "contiguous")
+        assert all(item.is_contiguous() for item in items.values() if isinstance(item, Tensor))
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in ("contiguous", "unbatched")])

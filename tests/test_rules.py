@@ -166,6 +166,10 @@ OVERFLOWING: dict[str, Case] = {
         lambda g, x: torch.ops.aten._softmax_backward_data(g, torch.softmax(x, 0), 0, FP32),
         (torch.tensor([3e38, -3e38]), torch.tensor([-20.0, 20.0])),
     ),
+    "nll_loss, backward": (
+        lambda g, x, w: torch.ops.aten.nll_loss_backward(g, x, torch.tensor([0, 1]), w, 1, -100, w.sum()),
+        (torch.tensor(83.0, dtype=FP16), torch.zeros(2, 2, dtype=FP16), torch.tensor([2.0**-10, 0.0], dtype=FP16)),
+    ),
 }
 
 

@@ -47,6 +47,7 @@ def check(
     deterministic: bool = True,
     shape: tuple[int, ...] | None = None,
     many_rows: bool = True,
+    many_classes: bool = True,
     device: str = "cpu",
     examples: int = EXAMPLES,
     seed: int = 0,
@@ -68,6 +69,7 @@ def check(
     deterministic  whether two runs must agree bit for bit; then one under torch.no_grad() is held to the contract too.
     shape          (rows, classes), or (rows,), of every problem, for code that is compiled for one shape.
     many_rows      whether batches of thousands of rows are tried (never with a shape).
+    many_classes   whether vocabularies, up to 128,256 classes, are tried (never with a shape).
     examples       drawn problems of each case in each format, beside the edge problems.
     name           what the report calls fn (default: its own name).
 
@@ -75,8 +77,9 @@ def check(
     """
     begun = time.monotonic()
     _plain(
-        examples=examples, seed=seed, gradient=gradient, deterministic=deterministic, many_rows=many_rows, shape=shape
-    )
+        examples=examples, seed=seed, gradient=gradient, deterministic=deterministic, many_rows=many_rows,
+        many_classes=many_classes, shape=shape,
+    )  # fmt: skip
     wanted, device = choices.formats(several("formats", formats, "float32")), choices.device(str(device))
     own = choices.formats(several("result_format", (result_format,), "float32"))[0] if result_format else ""
     name = name or audit.name_of(fn)
@@ -95,12 +98,13 @@ def check(
         for each in judges:
             each.case = replace(each.case, identity=replace(each.case.identity, wrt=()))
     sweep.load()  # what is drawn depends on it
+    loss = of in LOSSES
     work = [
         (each, one)
         for each in judges
         for fmt in wanted
         if fmt in each.case.identity.formats
-        for one in todo(each.case.identity, fmt, device, examples, seed, shape, many_rows and of in LOSSES)
+        for one in todo(each.case.identity, fmt, device, examples, seed, shape, many_rows and loss, many_classes and loss)
     ]
     if not work:
         raise WrongCall(f"there is no problem to judge {of!r} on: give more examples, or another shape")
@@ -119,6 +123,7 @@ def check(
         "supports": sorted(supports), "reduction": reduction, "formats": list(wanted),
         "layouts": list(judges[0].case.identity.layouts or ()), "gradient": gradient,
         **({"shape": shape} if shape else {}), **({} if many_rows else {"many_rows": False}),
+        **({} if many_classes else {"many_classes": False}),
         **({"result_format": own} if own else {}),
         "examples": examples, "seed": seed,
     }  # fmt: skip
@@ -136,7 +141,7 @@ def _plain(*, shape: Any, **given: Any) -> None:
     for name in ("examples", "seed"):
         if type(given[name]) is not int or given[name] < 0:
             raise WrongCall(f"{name} must be a number of 0, 1, 2, ..., got {given[name]!r}")
-    for name in ("gradient", "deterministic", "many_rows"):
+    for name in ("gradient", "deterministic", "many_rows", "many_classes"):
         if type(given[name]) is not bool:
             raise WrongCall(f"{name} must be True or False, got {given[name]!r}")
     if shape is not None and not (isinstance(shape, tuple) and all(type(size) is int and size > 0 for size in shape)):

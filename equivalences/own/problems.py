@@ -1,4 +1,4 @@
-"""What an implementation is tried on: edge problems, the rows of each region, drawn problems, batches of many rows."""
+"""What an implementation is tried on: edge problems, the rows of each region, drawn problems, many rows, many classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from equivalences import devices, execute, sweep
 from equivalences.model import Identity, Problem
-from equivalences.problems.large import repeated
+from equivalences.problems.large import repeated, widened
 from equivalences.problems.rows import some_rows
 from equivalences.problems.sample import sample
 
@@ -17,6 +17,9 @@ from equivalences.problems.sample import sample
 # more than a block of 1024 or 2048 has.
 MANY = ((2, 32771), (3, 2049), (0, 2049))
 THREADS = (1, 2)
+# Edge problem (of 17, 64 and 67 classes) -> classes: beyond a block of 4096, and the vocabularies of GPT-2 and Llama 3,
+# beyond one of 32768 and one of 65536; none is a number of whole vectors but the last.
+VOCABULARIES = ((4, 5003), (8, 50_257), (5, 128_256))
 
 
 class Todo(NamedTuple):
@@ -28,9 +31,16 @@ class Todo(NamedTuple):
 
 
 def todo(
-    identity: Identity, fmt: str, device: str, examples: int, seed: int, shape: tuple[int, ...] | None, many: bool
+    identity: Identity,
+    fmt: str,
+    device: str,
+    examples: int,
+    seed: int,
+    shape: tuple[int, ...] | None,
+    many_rows: bool,
+    many_classes: bool,
 ) -> Iterator[Todo]:
-    """Every problem of a format with its layouts; those of `many` rows if that is asked for, and no shape is."""
+    """Every problem of a format with its layouts; of many rows, or classes, if they are asked for, and no shape is."""
     for problem, wanted in sweep.edges(identity, fmt, "eager"):
         if shape in (None, next(iter(problem.items.values())).shape):
             yield from (Todo(problem, layout) for layout in wanted)
@@ -41,8 +51,10 @@ def todo(
     for turn, problem in enumerate(drawn):
         for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
             yield Todo(problem, layout)
-    if many and shape is None:
+    if many_rows and shape is None:
         yield from _of_many_rows(identity, fmt, device)
+    if many_classes and shape is None and identity.domain.axes["z"] == "RC":
+        yield from _of_many_classes(identity, fmt)
 
 
 def _of_many_rows(identity: Identity, fmt: str, device: str) -> Iterator[Todo]:
@@ -56,9 +68,18 @@ def _of_many_rows(identity: Identity, fmt: str, device: str) -> Iterator[Todo]:
             yield from (Todo(problem, layout, count) for count in (THREADS if shared else (0,)))
 
 
-def of_many_rows(problem: Problem) -> bool:
-    """Whether a problem is one of those."""
-    return len(np.atleast_1d(next(iter(problem.items.values())))) >= min(rows for _, rows in MANY)
+def _of_many_classes(identity: Identity, fmt: str) -> Iterator[Todo]:
+    """A few rows of some edge problems, their columns again and again, in the first layout and in another in turn."""
+    edges = identity.domain.edges(fmt)
+    for turn, (index, columns) in enumerate(VOCABULARIES):
+        problem = widened(edges[index], identity.domain.axes, columns, turn)
+        for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
+            yield Todo(problem, layout)
+
+
+def is_large(problem: Problem) -> bool:
+    """Whether a problem is one of many rows, or of many classes."""
+    return max(np.shape(next(iter(problem.items.values()))), default=1) >= min(size for _, size in (*MANY, *VOCABULARIES))
 
 
 def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:

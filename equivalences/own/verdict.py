@@ -16,7 +16,7 @@ from equivalences.formats import FORMATS, ulp
 from equivalences.model import Array, Form, Problem
 from equivalences.own import audit
 from equivalences.own.losses import PLAIN, Case
-from equivalences.own.problems import Todo, of_many_rows
+from equivalences.own.problems import Todo, is_large
 from equivalences.own.report import (
     FREE,
     KNOWN,
@@ -361,4 +361,4 @@ def _plainness(found: Judged, verdict: int) -> tuple[bool, int, bool, int, float
     """What makes a better example: not many rows, a usual format, a usual region, a large error."""
     order = ("float32", *FORMATS)
     region, ratio = _focus(found, verdict)
-    return of_many_rows(found.problem), order.index(found.problem.format), region < 0, -region, -ratio
+    return is_large(found.problem), order.index(found.problem.format), region < 0, -region, -ratio

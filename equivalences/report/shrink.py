@@ -32,7 +32,7 @@ def shrunk(problem: Problem, axes: dict[str, str], fails: Callable[[Problem], bo
         size = _length(best, axes, letter) // 2
         while size:
             start = 0
-            while start < (count := _length(best, axes, letter)) and size < count:
+            while left > 0 and start < (count := _length(best, axes, letter)) and size < count:
                 keep = np.r_[0:start, min(start + size, count) : count]
                 if not accepted(_kept(best, axes, letter, keep)):
                     start += size

@@ -234,13 +234,15 @@ def _nll_backward(call: Call) -> Shadow:
     )
     reduction, ignore_index = call.args[4], call.args[5]
     kept = target != ignore_index
-    u = call.format.u
-    if reduction == _MEAN:
+    u, lost = call.format.u, np.False_
+    if reduction == _MEAN:  # the kernel divides first: the share of a small total weight may overflow
         v, e = quotient(g, call.shadow(call.args[6]))
         g = Shadow(v, e + u * (abs(v) + e) + call.format.eta)
+        lost = abs(g.v) + g.e > call.format.max
     part = product(neg(g), _nll_weights(call, weight, target, kept))
     if weight is not None:
         part = Shadow(part.v, part.e + u * (abs(part.v) + part.e) + call.format.eta)
+    part = Shadow(part.v, unbounded(part.e, lost))
     dim = 0 if target.ndim == 0 else 1
     where, zeros = np.expand_dims(np.where(kept, target, 0), dim), np.zeros(call.out.shape)
     return Shadow(*(put(zeros, dim, where, np.expand_dims(np.where(kept, x, 0.0), dim)) for x in part))

@@ -177,6 +177,24 @@ TABLE = (
         ),
         formats=("float16",),
     ),
+    _weighted(
+        "a weight that 1 over it is beyond float16, mean",
+        items={"z": [[0.0, 12.0]], "y": [0], "weight": [2.0**-17, 2.0**-17], **MEAN},
+        outcome=Gives(12, [[-1, 1]]),
+        why="one row: its weight is divided by itself",
+        deviations=(
+            Deviation(
+                Gives(12, [[nan, inf]]),
+                "",
+                "the gradient from above is divided by the total weight, in float16, before it is multiplied by the "
+                "row's: inf where it is more than 65,504 times as large",
+                modes=("eager",),
+                formats=("float16",),
+                seen=SEEN,
+            ),
+        ),
+        formats=("float16",),
+    ),
     # --- class probabilities ---
     _soft(
         "probabilities, a total beyond float16, mean",
