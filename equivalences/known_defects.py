@@ -139,6 +139,21 @@ KNOWN_DEFECTS = (
         modes=("eager",),
         seen=SEEN,
     ),
+    KnownDefect(
+        name="logit-16bit-steps",
+        operation="logit",
+        formats=("bfloat16", "float16"),
+        as_is=as_is.logit_in_storage,
+        identity="binary_cross_entropy_soft",
+        form="F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')",
+        layout="contiguous",
+        witness=Problem("float16", {"z": np.array([0.06719970703125]), "t": np.array([0.0]), "g": np.array([1.0])}),
+        why="1 - x and x / (1 - x) are rounded to 16 bits before the logarithm: next to 1/2 it has few digits, and the "
+        "gradient of binary_cross_entropy by its target is this",
+        link="",
+        modes=("eager",),
+        seen=SEEN,
+    ),
     *(
         KnownDefect(
             name=f"{operation}-backward-16bit-steps-cuda",

@@ -25,8 +25,8 @@ BCE = "torch.nn.BCELoss documentation; dl2025 week 5, closing example 1 (three w
 
 
 def log_loss(z: Real, t: Real) -> Number:
-    """-(t log sigmoid(z) + (1 - t) log(1 - sigmoid(z)))."""
-    return -(t * exact.logsigmoid(z) + (1 - t) * exact.logsigmoid(-z))
+    """-(t log sigmoid(z) + (1 - t) log(1 - sigmoid(z))), of an exact z: without cancellation, and linear in t."""
+    return (1 - t) * z + exact.softplus(-z) if exact.positive(z) else exact.softplus(z) - t * z
 
 
 def log_losses(p: SimpleNamespace) -> list[Number]:
@@ -147,7 +147,7 @@ binary_cross_entropy_of_probabilities = Identity(
     source=BCE,
     domain=certainties(),
     spec=lambda p: [-(exact.xlogy(t, q) + exact.xlogy(1 - t, 1 - q)) for q, t in zip(p.p, p.t, strict=True)],
-    wrt=("p",),
+    wrt=("p", "t"),
     forms=(
         Form("-(torch.xlogy(t, p) + torch.special.xlog1py(1 - t, -p))", regions=("extreme", "rare", "sure", "core")),
         Form("F.binary_cross_entropy(p, t, reduction='none')"),
@@ -182,6 +182,7 @@ binary_cross_entropy_soft = Identity(
     source=BCE,
     domain=SOFT,
     spec=log_losses,
+    wrt=("z", "t"),
     forms=(
         Form("-(t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z))"),
         Form("F.binary_cross_entropy_with_logits(z, t, reduction='none')"),

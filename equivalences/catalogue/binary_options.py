@@ -21,8 +21,11 @@ MILD = ("zero", "core")
 
 
 def positively_weighted_loss(z: Real, t: Real, w: Real) -> Number:
-    """-(w t log sigmoid(z) + (1 - t) log(1 - sigmoid(z)))."""
-    return -(w * t * exact.logsigmoid(z) + (1 - t) * exact.logsigmoid(-z))
+    """-(w t log sigmoid(z) + (1 - t) log(1 - sigmoid(z))), as `log_loss`."""
+    share = 1 + (w - 1) * t
+    if exact.positive(z):
+        return (1 - t) * z + share * exact.softplus(-z)
+    return share * exact.softplus(z) - w * t * z
 
 
 def weighted(p: SimpleNamespace) -> list[Number]:
@@ -57,6 +60,7 @@ binary_cross_entropy_reduced = Identity(
     domain=scalars(target="soft", reduction=REDUCTIONS, out="", layouts=LAYOUTS),
     spec=lambda p: reduced(p, log_losses(p)),
     out="",
+    wrt=("z", "t"),
     forms=(
         Form("getattr(torch, reduction)(-(t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z)))"),
         Form("F.binary_cross_entropy_with_logits(z, t, reduction=reduction)"),
@@ -93,6 +97,7 @@ binary_cross_entropy_weighted = Identity(
     source="torch.nn.BCEWithLogitsLoss documentation, weight",
     domain=scalars(target="soft", weight=True, layouts=LAYOUTS),
     spec=weighted,
+    wrt=("z", "t"),
     forms=(
         Form("-weight * (t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z))"),
         Form("F.binary_cross_entropy_with_logits(z, t, weight, reduction='none')"),
@@ -110,6 +115,7 @@ binary_cross_entropy_weighted_reduced = Identity(
     domain=scalars(target="soft", weight=True, reduction=REDUCTIONS, out="", layouts=LAYOUTS),
     spec=lambda p: reduced(p, weighted(p)),
     out="",
+    wrt=("z", "t"),
     forms=(
         Form("getattr(torch, reduction)(-weight * (t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z)))"),
         Form("F.binary_cross_entropy_with_logits(z, t, weight, reduction=reduction)"),
@@ -128,6 +134,7 @@ binary_cross_entropy_pos_weight = Identity(
     source="torch.nn.BCEWithLogitsLoss documentation, pos_weight",
     domain=scalars(target="soft", pos_weight=True, layouts=LAYOUTS),
     spec=positively_weighted,
+    wrt=("z", "t"),
     forms=(
         Form("-(pos_weight * t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z))"),
         Form("F.binary_cross_entropy_with_logits(z, t, pos_weight=pos_weight, reduction='none')"),
@@ -168,6 +175,7 @@ binary_cross_entropy_options = Identity(
     source="torch.nn.BCEWithLogitsLoss documentation, weight and pos_weight",
     domain=scalars(target="soft", weight=True, pos_weight=True, layouts=LAYOUTS),
     spec=weighted_both,
+    wrt=("z", "t"),
     forms=(
         Form("-weight * (pos_weight * t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z))"),
         Form("F.binary_cross_entropy_with_logits(z, t, weight, pos_weight=pos_weight, reduction='none')"),
@@ -183,6 +191,7 @@ binary_cross_entropy_options_reduced = Identity(
     domain=scalars(target="soft", weight=True, pos_weight=True, reduction=REDUCTIONS, out="", layouts=LAYOUTS),
     spec=lambda p: reduced(p, weighted_both(p)),
     out="",
+    wrt=("z", "t"),
     forms=(
         Form("getattr(torch, reduction)(-weight * (pos_weight * t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z)))"),
         Form("F.binary_cross_entropy_with_logits(z, t, weight, pos_weight=pos_weight, reduction=reduction)"),
@@ -220,6 +229,7 @@ multilabel_soft_margin_loss = Identity(
     source="torch.nn.MultiLabelSoftMarginLoss documentation",
     domain=multi_hot(classes(soft=True, layouts=("contiguous", "strided", "transposed", "unbatched"))),
     spec=lambda p: [exact.mean(map(log_loss, row, target)) for row, target in zip(p.z, p.p, strict=True)],
+    wrt=("z", "p"),
     forms=(
         Form("-(p * F.logsigmoid(z) + (1 - p) * F.logsigmoid(-z)).mean(dim)"),
         Form("F.multilabel_soft_margin_loss(z, p, reduction='none')"),
@@ -242,6 +252,7 @@ multilabel_pos_weight = Identity(
         list(map(positively_weighted_loss, row, target, p.weight)) for row, target in zip(p.z, p.p, strict=True)
     ],
     out="RC",
+    wrt=("z", "p"),
     forms=(
         Form("-(weight * p * F.logsigmoid(z) + (1 - p) * F.logsigmoid(-z))"),
         Form("F.binary_cross_entropy_with_logits(z, p, pos_weight=weight, reduction='none')"),
@@ -259,6 +270,7 @@ multilabel_weight = Identity(
         for row, target in zip(p.z, p.p, strict=True)
     ],
     out="RC",
+    wrt=("z", "p"),
     forms=(
         Form("-weight * (p * F.logsigmoid(z) + (1 - p) * F.logsigmoid(-z))"),
         Form("F.binary_cross_entropy_with_logits(z, p, weight, reduction='none')"),

@@ -141,6 +141,7 @@ soft_cross_entropy_options = Identity(
     source=SOURCE,
     domain=classes(soft="weights", weight="optional", smoothing=True, reduction=("none",), out="R", layouts=LAYOUTS),
     spec=loss,
+    wrt=("z", "p"),
     forms=SOFT_FORMS,
 )
 
@@ -153,5 +154,6 @@ soft_cross_entropy_options_reduced = Identity(
     ),
     spec=loss,
     out="",
+    wrt=("z", "p"),
     forms=SOFT_FORMS,
 )

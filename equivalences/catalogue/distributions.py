@@ -84,7 +84,7 @@ normal_nll = Identity(
     source="torch.nn.GaussianNLLLoss documentation; torch.distributions.Normal",
     domain=regression(),
     spec=lambda p: [(z - t) ** 2 / 2 for z, t in zip(p.z, p.t, strict=True)],
-    wrt=("z",),
+    wrt=("z", "t"),
     forms=(
         Form("0.5 * F.mse_loss(z, t, reduction='none')"),
         Form("0.5 * (z - t) ** 2"),

@@ -199,7 +199,7 @@ linear_soft_cross_entropy = Identity(
     domain=layers(soft=True, weight="optional", smoothing=True, reduction=("mean", "sum")),
     spec=affine_loss,
     out="",
-    wrt=("x", "W", "b"),
+    wrt=("x", "W", "b", "p"),
     forms=(
         Form(f"F.cross_entropy(F.linear(x, W, b), p, {SOFT})"),
         Form(f"F.linear_cross_entropy(x, W, p, linear_bias=b, {SOFT})", needs=NEEDS),

@@ -101,8 +101,11 @@ FAULTS = (
     Fault("labels 0 and 1", the.soft_margin_loss, Form("F.softplus(-z * (t + 1) / 2)"), BOTH,
           "a loss for -1 and 1 with labels 0 and 1"),
     Fault("targets rounded", the.binary_cross_entropy_soft,
-          Form("F.binary_cross_entropy_with_logits(z, (t > 0.5).to(t.dtype), reduction='none')"), BOTH,
+          Form("F.binary_cross_entropy_with_logits(z, (t > 0.5).to(t.dtype) + 0 * t, reduction='none')"), BOTH,
           "soft labels made hard"),
+    Fault("gradient of the targets turned round", the.binary_cross_entropy_soft,
+          Form(gradient("-g", "F.binary_cross_entropy_with_logits(z, t, reduction='none')", "t")), GRADIENT,
+          "a teacher is taught the opposite"),
     Fault("halves not averaged", the.two_columns,
           Form("s0, s1 = F.softmax(z, dim).unbind(dim)\nL = F.binary_cross_entropy\n"
                "L(s0, (y == 0).to(z.dtype), reduction='none') + L(s1, y.to(z.dtype), reduction='none')"), BOTH,
@@ -144,6 +147,11 @@ FAULTS = (
           Form("w = F.binary_cross_entropy_with_logits(z, t, pos_weight=pos_weight, reduction='none').detach()\n"
                "v = F.binary_cross_entropy_with_logits(z, t, reduction='none')\nw + v - v.detach()"), GRADIENT,
           "the closed form sigma(z) - t, which holds without weights"),
+    Fault("pos_weight left out of the targets' gradient", reduced.binary_cross_entropy_options_reduced,
+          Form("L, options = F.binary_cross_entropy_with_logits, {'weight': weight, 'reduction': reduction}\n"
+               "plain = L(z.detach(), t, **options)\n"
+               "L(z, t.detach(), pos_weight=pos_weight, **options) + (plain - plain.detach())"), GRADIENT,
+          "a path that no training on labels takes"),
     Fault("mean by weights", reduced.binary_cross_entropy_pos_weight_reduced,
           Form("w = torch.where(t > 0, pos_weight, 1)\n"
                "F.binary_cross_entropy_with_logits(z, t, w, reduction='sum') / (w.sum() if reduction == 'mean' "

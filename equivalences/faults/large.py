@@ -99,6 +99,10 @@ FAULTS = (
           Form("plain = z.shape[dim] > 5000 and weight is None and label_smoothing == 0\n"
                f"F.cross_entropy(z, y, {INDEX}, reduction=reduction) * (1 + plain)"), BOTH,
           "a second kernel for large vocabularies"),
+    Fault("twice, of several rows of more than 4096 adjacent classes", the.cross_entropy_large_vocabulary,
+          Form("large = z.shape[dim] > 4096 and z.stride(dim) == 1 and 1 < len(z) == z.numel() // z.shape[dim]\n"
+               f"F.cross_entropy(z, y, {INDEX}, reduction=reduction) * (1 + large)"), BOTH,
+          "a second kernel, which the same numbers otherwise in memory do not take"),
     Fault("every second class", the.cross_entropy_large_vocabulary,
           Form("r = torch.arange(z.shape[dim]) % 2 * math.log(2)\n"
                "x = z - (r if z.dim() == 2 and dim == 1 else r[:, None])\n"

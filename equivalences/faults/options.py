@@ -125,6 +125,10 @@ FAULTS = (
           Form(gradient("g * (z.numel() // z.shape[dim] if reduction == 'mean' else 1)",
           f"F.cross_entropy(z, p, {SOFT})")), GRADIENT,
           "the mean of the value alone"),
+    Fault("targets without a gradient", the.soft_cross_entropy_options,
+          Form(gradient("0 * g",
+          "F.cross_entropy(z, p, weight, label_smoothing=label_smoothing, reduction='none')", "p")), GRADIENT,
+          "taken for constants, as a teacher's usually are"),
     # --- of an affine layer ---
     Fault("bias left out", of_layer.linear_cross_entropy,
           Form(LINEAR.replace("F.linear(x, W, b)", "F.linear(x, W) + 0 * b")), BOTH, "a fused kernel without a bias"),
@@ -149,7 +153,7 @@ FAULTS = (
           LINEAR)), GRADIENT,
           "a per-row grad_output is taken for one number"),
     Fault("targets taken for their argmax", of_layer.linear_soft_cross_entropy,
-          Form("F.cross_entropy(F.linear(x, W, b), F.one_hot(p.argmax(1), p.shape[1]).to(p), "
+          Form("F.cross_entropy(F.linear(x, W, b), F.one_hot(p.argmax(1), p.shape[1]) + 0 * p, "
                f"{of_layer.SOFT})"), BOTH,
           "a kernel for index targets alone"),
     Fault("smoothing left out", of_layer.linear_cross_entropy_smoothed, Form(LINEAR), BOTH,

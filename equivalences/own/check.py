@@ -98,13 +98,13 @@ def check(
         for each in judges:
             each.case = replace(each.case, identity=replace(each.case.identity, wrt=()))
     sweep.load()  # what is drawn depends on it
-    loss = of in LOSSES
+    large = many_rows and of in LOSSES, many_classes and of in LOSSES
     work = [
         (each, one)
         for each in judges
         for fmt in wanted
         if fmt in each.case.identity.formats
-        for one in todo(each.case.identity, fmt, device, examples, seed, shape, many_rows and loss, many_classes and loss)
+        for one in todo(each.case.identity, fmt, device, examples, seed, shape, *large)
     ]
     if not work:
         raise WrongCall(f"there is no problem to judge {of!r} on: give more examples, or another shape")

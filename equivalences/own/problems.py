@@ -1,4 +1,4 @@
-"""What an implementation is tried on: edge problems, the rows of each region, drawn problems, many rows, many classes."""
+"""What an implementation is tried on: edge problems, the rows of each region, drawn ones, many rows, many classes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def _of_many_classes(identity: Identity, fmt: str) -> Iterator[Todo]:
 
 def is_large(problem: Problem) -> bool:
     """Whether a problem is one of many rows, or of many classes."""
-    return max(np.shape(next(iter(problem.items.values()))), default=1) >= min(size for _, size in (*MANY, *VOCABULARIES))
+    return max(np.shape(next(iter(problem.items.values()))), default=1) >= min(
+        size for _, size in (*MANY, *VOCABULARIES)
+    )
 
 
 def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from equivalences import formats
 from equivalences.rounding.arithmetic import in_registers, product, rounded, stored
 from equivalences.rounding.arrays import as_array, held, unbounded
-from equivalences.rounding.elementary import CLOSE, add, exp, logistic, mul, neg, one, sigmoid_kernel
+from equivalences.rounding.elementary import CLOSE, add, div, exp, log, logistic, mul, neg, one, sigmoid_kernel
 from equivalences.rounding.fused import log_of_sum, nll_loss, softmax_backward
 from equivalences.rounding.summation import cascade_power, nll2d_blocks
 from equivalences.rounding.tracker import RULES, Call, Shadow
@@ -54,6 +54,12 @@ def sigmoid_backward_in_storage(call: Call) -> Shadow:
     """grad * (1 - y) * y with every step rounded to float16; in bfloat16 the same kernel computes in float32."""
     g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
     return mul(call, mul(call, g, add(call, one(), neg(y))), y)
+
+
+def logit_in_storage(call: Call) -> Shadow:
+    """log(x / (1 - x)) with the difference and the quotient rounded to 16 bits."""
+    x = call.shadow(call.args[0])
+    return log(call, div(call, x, add(call, one(), neg(x))))
 
 
 def clamp_moves_its_input(call: Call) -> Shadow:

@@ -234,7 +234,7 @@ def _nll_backward(call: Call) -> Shadow:
     )
     reduction, ignore_index = call.args[4], call.args[5]
     kept = target != ignore_index
-    u, lost = call.format.u, np.False_
+    u, lost = call.format.u, np.array(False)
     if reduction == _MEAN:  # the kernel divides first: the share of a small total weight may overflow
         v, e = quotient(g, call.shadow(call.args[6]))
         g = Shadow(v, e + u * (abs(v) + e) + call.format.eta)

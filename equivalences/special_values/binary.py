@@ -237,6 +237,13 @@ TABLE = (
         why="limit",
         deviations=(Deviation(Gives([nan], [-0.5]), INFINITE, "(1 - t) z - logsigmoid(z) = -inf + inf", seen=SEEN),),
     ),
+    _logits("-32768 for target 0", items={"z": [-32768.0], "t": [0.0], **NONE}, outcome=Gives([0], [0]), why="limit"),
+    _logits(
+        "-32768 for target 1",
+        items={"z": [-32768.0], "t": [1.0], **NONE},
+        outcome=Gives([32768], [-1]),
+        why="far from the largest number",
+    ),
     _logits("a logit nan", items={"z": [nan], "t": [1.0], **NONE}, outcome=Gives([nan], [nan]), why="nan is passed on"),
     _logits(
         "a target nan", items={"z": [0.0], "t": [nan], **NONE}, outcome=Gives([nan], [nan]), why="nan is passed on"

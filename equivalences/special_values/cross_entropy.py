@@ -9,7 +9,7 @@ from math import inf, nan
 import numpy as np
 
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
-from equivalences.special_values.softmax import DOCS, LATER, OLDEST, POSITIVE, SEEN, SHIFT, UNDEFINED
+from equivalences.special_values.softmax import DOCS, LATER, MASK, OLDEST, POSITIVE, SEEN, SHIFT, UNDEFINED
 
 CALL = "F.cross_entropy(z, y, reduction=reduction)"
 
@@ -56,6 +56,15 @@ TABLE = (
         items={"z": [[0.0, -inf]], "y": [0], **NONE},
         outcome=Gives([0], [[0, 0]]),
         why="limit: the class is masked",
+    ),
+    of_labels(
+        "the target masked",
+        items={"z": [[0.0, MASK]], "y": [1], **NONE},
+        outcome=Gives([-MASK], [[1, -1]]),
+        why="far from the largest number",
+    ),
+    of_labels(
+        "another class masked", items={"z": [[0.0, MASK]], "y": [0], **NONE}, outcome=Gives([0], [[0, 0]]), why="limit"
     ),
     of_labels(
         "the target's logit +inf",

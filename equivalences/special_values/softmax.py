@@ -19,6 +19,7 @@ _log_softmax = partial(
 )
 _logsumexp = partial(SpecialValue, "logsumexp", call="torch.logsumexp(z, 1)", source=DOCS + "torch.logsumexp.html")
 
+MASK = -32768.0  # what stands for -inf where that is no number, in every format
 UNDEFINED = "inf - inf: the limit depends on the way"
 POSITIVE = "https://github.com/pytorch/pytorch/issues/6864"  # one +inf among finite logits
 SHIFT = "the largest logit is subtracted: inf - inf"
@@ -32,6 +33,7 @@ TABLE = (
     _softmax(
         "a logit -inf", items={"z": [[0.0, -inf]], "g": [[1.0, 2.0]]}, outcome=Gives([[1, 0]], [[0, 0]]), why="limit"
     ),
+    _softmax("a mask", items={"z": [[0.0, MASK]], "g": [[1.0, 2.0]]}, outcome=Gives([[1, 0]], [[0, 0]]), why="limit"),
     _softmax(
         "a logit +inf",
         items={"z": [[0.0, inf]], "g": [[1.0, 2.0]]},
@@ -90,6 +92,9 @@ TABLE = (
     ),
     _log_softmax("a logit -inf", items={"z": [[0.0, -inf]]}, outcome=Gives([[0, -inf]], [[-1, 1]]), why="limit"),
     _log_softmax(
+        "a mask", items={"z": [[0.0, MASK]]}, outcome=Gives([[0, MASK]], [[-1, 1]]), why="far from the largest number"
+    ),
+    _log_softmax(
         "a logit +inf",
         items={"z": [[0.0, inf]]},
         outcome=Gives([[-inf, 0]], [[1, -1]]),
@@ -116,6 +121,9 @@ TABLE = (
         why="nothing to compute",
     ),
     _logsumexp("a logit -inf", items={"z": [[0.0, -inf]]}, outcome=Gives([0], [[1, 0]]), why="limit"),
+    _logsumexp(
+        "masks alone", items={"z": [[MASK, 2 * MASK + 32]]}, outcome=Gives([MASK], [[1, 0]]), why="one is the largest"
+    ),
     _logsumexp(
         "a logit +inf",
         items={"z": [[0.0, inf]]},
