@@ -243,6 +243,32 @@ multilabel_soft_margin_loss = Identity(
     ),
 )
 
+multilabel_reduced = Identity(
+    name="multilabel_reduced",
+    statement=r"\frac{1}{N C} \sum_{ic} \mathrm{BCE}(z_{ic}, t_{ic}) \text{ (over all numbers, not rows) or the sum}",
+    source="torch.nn.BCEWithLogitsLoss documentation, reduction (a multi-label batch)",
+    domain=multi_hot(
+        classes(soft=True, reduction=REDUCTIONS, out="", layouts=("contiguous", "strided", "transposed", "offset"))
+    ),
+    spec=lambda p: (
+        reduced(p, [exact.total(map(log_loss, row, target)) for row, target in zip(p.z, p.p, strict=True)])
+        / (len(p.z[0]) if p.reduction == "mean" else 1)
+    ),
+    out="",
+    wrt=("z", "p"),
+    forms=(
+        Form("getattr(torch, reduction)(-(p * F.logsigmoid(z) + (1 - p) * F.logsigmoid(-z)))"),
+        Form("F.binary_cross_entropy_with_logits(z, p, reduction=reduction)"),
+        Form("nn.BCEWithLogitsLoss(reduction=reduction)(z, p)"),
+        Form("F.binary_cross_entropy(torch.sigmoid(z), p, reduction=reduction)", regions=("tie", "core")),
+        Form(
+            "getattr(F.binary_cross_entropy_with_logits(z, p, reduction='none').sum(dim), reduction)()"
+            " / (z.shape[dim] if reduction == 'mean' else 1)",
+            label="of rows",
+        ),
+    ),
+)
+
 multilabel_pos_weight = Identity(
     name="multilabel_pos_weight",
     statement=r"\mathrm{BCE}(z_{ic}, t_{ic}; w_c): \text{ one positive weight a class}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from equivalences import exact
@@ -22,16 +23,29 @@ def modes(kind: str) -> tuple[str, ...] | None:
     return ("eager",) if "fused" in kind else None
 
 
-def stepped(optimizer: str, options: str, state: str, result: str) -> tuple[Form, ...]:
-    """One step of ``torch.optim.<optimizer>`` in its three implementations."""
+def stepped(optimizer: str, options: str, state: str, result: str, buffers: str = "") -> tuple[Form, ...]:
+    """One step of ``torch.optim.<optimizer>`` in its three implementations: of one tensor, of several in two groups.
+
+    `state` and `result` are about a tensor ``w`` and its `buffers`, names of items.
+    """
+    alone = "w.requires_grad_().grad = d\na = torch.optim.{0}([w], lr, {1}{2})\n{3}a.step()\n{4}"
+    several = (
+        "parts = zip(*(x.split(max(1, len(w) // 3)) for x in (w, d{5})))\n"
+        "parts = [[x.clone() for x in part] for part in parts]\n"
+        "for w, d{5} in parts:\n    w.requires_grad_().grad = d\n"
+        "groups = [{{'params': [w for w, *_ in some]}} for some in (parts[:1], parts[1:])]\n"
+        "a = torch.optim.{0}(groups, lr, {1}{2})\n"
+        "for w, d{5} in parts:\n{6}    pass\n"
+        "a.step()\ntorch.cat([{4} for w, d{5} in parts])"
+    )
     return tuple(
         Form(
-            f"w.requires_grad_().grad = d\n"
-            f"a = torch.optim.{optimizer}([w], lr, {options}{kind})\n{state}a.step()\n{result}",
-            label=f"{optimizer}({kind.removeprefix(', ')})",
+            code.format(optimizer, options, kind, state, result, buffers, textwrap.indent(state, "    ")),
+            label=f"{optimizer}({', '.join(filter(None, (kind.removeprefix(', '), label)))})",
             dense_on=("cuda",) if "fused" in kind else (),
-            modes=modes(kind),
+            modes=modes(kind) if code is alone else ("eager",),
         )
+        for code, label in ((alone, ""), (several, "several tensors"))
         for kind in KINDS
     )
 
@@ -85,6 +99,7 @@ sgd_momentum_step = Identity(
             "momentum, dampening, weight_decay, nesterov, maximize=maximize",
             "if not first:\n    a.state[w]['momentum_buffer'] = m\n",
             "torch.stack((w.detach(), a.state[w]['momentum_buffer']), 1)",
+            ", m",
         ),
         Form(
             "g = (-d if maximize else d) + weight_decay * w\n"
@@ -154,6 +169,7 @@ def _adam_identity(name: str, optimizer: str, source: str, decoupled: bool = Fal
                 + top
                 + "}\n",
                 f"torch.stack((w.detach(), a.state[w]['exp_avg'], a.state[w]['exp_avg_sq']{tops}), 1)",
+                ", m, v, top",
             ),
             Form(by_hand, label="by hand"),
             Form(in_place, label="by hand, in place"),

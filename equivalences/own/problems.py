@@ -69,7 +69,7 @@ def _of_many_rows(identity: Identity, fmt: str, device: str) -> Iterator[Todo]:
 
 
 def _of_many_classes(identity: Identity, fmt: str) -> Iterator[Todo]:
-    """A few rows of some edge problems, their columns again and again, in the first layout and in another in turn."""
+    """A few rows of some edge problems, their columns again and again, in one layout each, in turn."""
     edges = identity.domain.edges(fmt)
     for turn, (index, columns) in enumerate(VOCABULARIES):
         problem = widened(edges[index], identity.domain.axes, columns, turn)

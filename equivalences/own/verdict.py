@@ -358,7 +358,7 @@ def _focus(found: Judged, verdict: int) -> tuple[int, float]:
 
 
 def _plainness(found: Judged, verdict: int) -> tuple[bool, int, bool, int, float]:
-    """What makes a better example: not many rows, a usual format, a usual region, a large error."""
+    """What makes a better example: not many rows or classes, a usual format, a usual region, a large error."""
     order = ("float32", *FORMATS)
     region, ratio = _focus(found, verdict)
     return is_large(found.problem), order.index(found.problem.format), region < 0, -region, -ratio
