@@ -91,7 +91,7 @@ def test_the_headline_counts_the_numbers_of_each_verdict() -> None:
     def loss(z: Tensor, y: Tensor) -> Tensor:
         if z.shape[1] == 67:
             raise ValueError("too many classes")
-        if not z.isfinite().all():
+        if not (z > -(2**14)).all() or not z.isfinite().all():  # special values
             return F.cross_entropy(z, y)
         return -torch.log(F.softmax(z, 1) + 1e-8).gather(1, y[:, None]).mean()
 

@@ -153,7 +153,7 @@ FAULTS = (
           LINEAR)), GRADIENT,
           "a per-row grad_output is taken for one number"),
     Fault("targets taken for their argmax", of_layer.linear_soft_cross_entropy,
-          Form("F.cross_entropy(F.linear(x, W, b), F.one_hot(p.argmax(1), p.shape[1]) + 0 * p, "
+          Form("F.cross_entropy(F.linear(x, W, b), F.one_hot(p.argmax(1), p.shape[1]).to(p), "
                f"{of_layer.SOFT})"), BOTH,
           "a kernel for index targets alone"),
     Fault("smoothing left out", of_layer.linear_cross_entropy_smoothed, Form(LINEAR), BOTH,
