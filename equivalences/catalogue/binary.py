@@ -24,9 +24,12 @@ MODERATE = ("wide", "zero", "core")
 BCE = "torch.nn.BCELoss documentation; dl2025 week 5, closing example 1 (three ways)"
 
 
-def log_loss(z: Real, t: Real) -> Number:
-    """-(t log sigmoid(z) + (1 - t) log(1 - sigmoid(z))), of an exact z: without cancellation, and linear in t."""
-    return (1 - t) * z + exact.softplus(-z) if exact.positive(z) else exact.softplus(z) - t * z
+def log_loss(z: Real, t: Real, w: Real = 1) -> Number:
+    """-(w t log sigmoid(z) + (1 - t) log(1 - sigmoid(z))), of an exact z: without cancellation, and linear in t."""
+    share = 1 + (w - 1) * t
+    if exact.positive(z):
+        return (1 - t) * z + share * exact.softplus(-z)
+    return share * exact.softplus(z) - w * t * z
 
 
 def log_losses(p: SimpleNamespace) -> list[Number]:

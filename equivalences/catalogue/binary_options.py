@@ -9,7 +9,7 @@ import numpy as np
 
 from equivalences import exact
 from equivalences.catalogue.binary import BCE, LAYOUTS, log_loss, log_losses
-from equivalences.exact import Number, Real
+from equivalences.exact import Number
 from equivalences.model import Domain, Form, Identity
 from equivalences.problems.classes import classes
 from equivalences.problems.scalars import scalars
@@ -20,20 +20,12 @@ REDUCTIONS = ("mean", "sum")
 MILD = ("zero", "core")
 
 
-def positively_weighted_loss(z: Real, t: Real, w: Real) -> Number:
-    """-(w t log sigmoid(z) + (1 - t) log(1 - sigmoid(z))), as `log_loss`."""
-    share = 1 + (w - 1) * t
-    if exact.positive(z):
-        return (1 - t) * z + share * exact.softplus(-z)
-    return share * exact.softplus(z) - w * t * z
-
-
 def weighted(p: SimpleNamespace) -> list[Number]:
     return [w * loss for w, loss in zip(p.weight, log_losses(p), strict=True)]
 
 
 def positively_weighted(p: SimpleNamespace) -> list[Number]:
-    return [positively_weighted_loss(z, t, p.pos_weight) for z, t in zip(p.z, p.t, strict=True)]
+    return [log_loss(z, t, p.pos_weight) for z, t in zip(p.z, p.t, strict=True)]
 
 
 def reduced(p: SimpleNamespace, losses: Iterable[Number]) -> Number:
@@ -274,9 +266,7 @@ multilabel_pos_weight = Identity(
     statement=r"\mathrm{BCE}(z_{ic}, t_{ic}; w_c): \text{ one positive weight a class}",
     source="torch.nn.BCEWithLogitsLoss documentation, pos_weight (a multi-label batch)",
     domain=multi_hot(classes(soft=True, weight=True, out="RC", layouts=("contiguous", "strided", "transposed"))),
-    spec=lambda p: [
-        list(map(positively_weighted_loss, row, target, p.weight)) for row, target in zip(p.z, p.p, strict=True)
-    ],
+    spec=lambda p: [list(map(log_loss, row, target, p.weight)) for row, target in zip(p.z, p.p, strict=True)],
     out="RC",
     wrt=("z", "p"),
     forms=(

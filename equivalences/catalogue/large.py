@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from equivalences.catalogue.binary_options import positively_weighted_loss, reduced
+from equivalences.catalogue.binary import log_loss
+from equivalences.catalogue.binary_options import reduced
 from equivalences.catalogue.cross_entropy import FLAT, SPREAD, loss
 from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SMOOTHED, SOFT, SOFT_MEAN
 from equivalences.model import Form, Identity
@@ -110,9 +111,7 @@ binary_cross_entropy_large_batch = Identity(
             target="soft", weight=True, pos_weight=True, reduction=REDUCTIONS, out="", layouts=("contiguous", "strided")
         )
     ),
-    spec=lambda p: reduced(
-        p, [w * positively_weighted_loss(z, t, p.pos_weight) for z, t, w in zip(p.z, p.t, p.weight, strict=True)]
-    ),
+    spec=lambda p: reduced(p, [w * log_loss(z, t, p.pos_weight) for z, t, w in zip(p.z, p.t, p.weight, strict=True)]),
     out="",
     counts_rows=True,
     regions=MILD,

@@ -16,7 +16,8 @@ import torch
 
 from equivalences import choices
 from equivalences.catalogue import IDENTITIES
-from equivalences.catalogue.binary_options import positively_weighted_loss, reduced
+from equivalences.catalogue.binary import log_loss
+from equivalences.catalogue.binary_options import reduced
 from equivalences.catalogue.cross_entropy import loss as cross_entropy_loss
 from equivalences.model import Domain, Form, Identity, Problem
 from equivalences.problems.classes import classes
@@ -148,7 +149,7 @@ def _scalar_problems(
 def _binary_loss(p: SimpleNamespace) -> Any:
     count = len(p.z)
     weight, positive = getattr(p, "weight", [1] * count), getattr(p, "pos_weight", 1)
-    rows = [w * positively_weighted_loss(z, t, positive) for w, z, t in zip(weight, p.z, p.t, strict=True)]
+    rows = [w * log_loss(z, t, positive) for w, z, t in zip(weight, p.z, p.t, strict=True)]
     return rows if p.reduction == "none" else reduced(p, rows)
 
 
