@@ -28,7 +28,8 @@ LAYERS = (
     ("choices",),
     ("report",),
     ("own", "resume"),
-    ("plugin", "__main__", "__init__"),
+    ("plugin", "commands", "__init__"),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -37,7 +38,7 @@ TOOLS = {
     "hypothesis": {"peers", "problems", "plugin"},
     "flint": {"exact", "oracle", "enclosure", "formats"},
     "pytest": {"plugin"},
-    "rich": {"report", "__main__"},
+    "rich": {"report", "commands", "__main__"},
     "torch": set(LEVEL)
     - {
         "model",
