@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from equivalences.own.audit import audit
     from equivalences.own.check import check
 
-__all__ = ["audit", "check"]
+    __version__: str
+
+__all__ = ["__version__", "audit", "check"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from equivalences.own.check import check
 
         return check
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("equivalences")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m equivalences COMMAND`: the whole catalogue on this machine, without pytest.
+"""`equivalences COMMAND`, or `python -m equivalences COMMAND`: the whole catalogue on this machine, without pytest.
 
 Exit status 0: everything holds; 1: something does not, and the reports say what; 2: wrong usage, in one line;
 130: interrupted.
@@ -10,10 +10,14 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import metadata
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, NoReturn
 
 from rich.console import Console
 
+import equivalences
 from equivalences.commands import (
     FAILED,
     INTERRUPTED,
@@ -27,14 +31,30 @@ from equivalences.commands import (
     verify,
 )
 
+PLAIN = 120  # characters in a line of a file or a pipe, which have no width of their own
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Usage(f"{message} (`{self.prog} --help` shows the options)")
 
 
+class _Version(argparse.Action):
+    """Prints the versions of this package, of torch (as it is installed: to import it takes seconds) and of Python."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        try:
+            torch = f"torch {metadata.version('torch')}"
+        except metadata.PackageNotFoundError:
+            torch = "no torch"
+        print(f"equivalences {equivalences.__version__}, {torch}, Python {sys.version.split()[0]}")
+        parser.exit()
+
+
 def _parser() -> _Parser:
-    parser = _Parser(prog="python -m equivalences", description=__doc__.splitlines()[0], allow_abbrev=False)
+    name = "python -m equivalences" if Path(sys.argv[0]).name == "__main__.py" else "equivalences"
+    parser = _Parser(prog=name, description=equivalences.__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action=_Version, nargs=0, help="versions of this package, of torch and of Python")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in (verify, compare, sharpness, faults, catalogue, pages):
         command.add(commands)
@@ -58,10 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def script() -> int:
+    """The program: `main`, with this process's signals and streams."""
+    signal.signal(signal.SIGTERM, _interrupted)  # a time limit: what was judged is shown, drafts are removed
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # an encoding that lacks a letter shows its code instead
+            stream.reconfigure(errors="backslashreplace")
+    return main()
+
+
 def _console() -> Console:
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = max(console.width, 200)  # a file or a pipe has no width: tables need one
+        console.width = PLAIN
     return console
 
 
@@ -70,5 +99,4 @@ def _interrupted(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupted)  # a time limit: what was judged is shown, drafts are removed
-    sys.exit(main())
+    sys.exit(script())

@@ -1,33 +1,19 @@
-"""What a user may ask for by name: identities, formats, devices and modes; anything else is one clear line."""
+"""What a user may ask for by name: identities, formats, devices and modes; anything else is one clear line.
+
+Only a device other than the CPU needs torch.
+"""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import torch
-
-from equivalences import devices
-from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES, PITFALLS
-from equivalences.execute import MODES
+from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
+from equivalences.entries import Unknown, hint, unknown
 from equivalences.formats import FORMATS
-from equivalences.known_defects import KNOWN_DEFECTS
-from equivalences.model import Identity, KnownDefect, Pitfall
+from equivalences.model import MODES, Identity
 
-
-class Unknown(ValueError):
-    """What was asked for does not exist; the message is one line that says what does."""
-
-
-def _unknown(what: str, name: str, known: Iterable[str], where: str) -> Unknown:
-    return Unknown(f"unknown {what} {name!r}: {hint(name, known, where)}")
-
-
-def hint(name: str, known: Iterable[str], otherwise: str) -> str:
-    """What somebody who wrote `name` may have meant; `otherwise`, if nothing that is known comes close."""
-    close = difflib.get_close_matches(name, list(dict.fromkeys(known)), n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else otherwise
+__all__ = ["Unknown", "device", "formats", "hint", "identities", "mode", "named"]
 
 
 def identities(patterns: Sequence[str] = ()) -> tuple[Identity, ...]:
@@ -45,28 +31,16 @@ def identities(patterns: Sequence[str] = ()) -> tuple[Identity, ...]:
             or fnmatch.fnmatchcase(f"{FAMILY_OF[name]}/{name}", f"{pattern}/*" if family else pattern)
         }
         if not names:
-            raise _unknown(
-                "identity", pattern, [*IDENTITIES, *FAMILIES], "`python -m equivalences list` shows all of them"
-            )
+            raise unknown("identity", pattern, [*IDENTITIES, *FAMILIES], "`equivalences list` shows all of them")
         found |= names
     return tuple(identity for name, identity in IDENTITIES.items() if not patterns or name in found)
-
-
-def entry(name: str) -> Identity | Pitfall | KnownDefect:
-    """The identity, pitfall or known defect of that name."""
-    entries: dict[str, Identity | Pitfall | KnownDefect] = {defect.name: defect for defect in KNOWN_DEFECTS}
-    entries |= {**PITFALLS, **IDENTITIES}
-    if name not in entries:
-        where = "`python -m equivalences list` shows all of them"
-        raise _unknown("identity, pitfall or known defect", name, entries, where)
-    return entries[name]
 
 
 def named(what: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """The names themselves, in the order of what is known (none: all)."""
     for name in names:
         if name not in known:
-            raise _unknown(what, name, known, f"choose from {', '.join(known)}")
+            raise unknown(what, name, known, f"choose from {', '.join(known)}")
     return tuple(name for name in known if not names or name in names)
 
 
@@ -82,6 +56,12 @@ def mode(name: str) -> str:
 
 def device(name: str) -> str:
     """The name itself, if this machine has the device."""
+    if name == "cpu":
+        return name
+    import torch
+
+    from equivalences import devices
+
     try:
         devices.require(name)
         torch.empty(0, device=name)  # "cuda:7" is a device only where there are eight

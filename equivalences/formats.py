@@ -6,10 +6,14 @@ The only module, beside `rounding`, in which a number may look like a tolerance.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+if TYPE_CHECKING:  # torch takes seconds to load, and is needed for a dtype only
+    import torch
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,10 @@ class Format:
     max_exponent: int  # largest e with 2**e finite
     min_exponent: int  # smallest e with 2**e normal
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
+        import torch
+
         dtype = getattr(torch, self.name)
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -68,6 +74,8 @@ def every_finite(fmt: Format) -> npt.NDArray[np.float64]:
     """Every finite number of a 16-bit format, zeros of both signs among them.  Raises ValueError for a wider format."""
     if fmt.dtype.itemsize != 2:
         raise ValueError(f"{fmt.name} has too many numbers to list")
+    import torch
+
     patterns = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(fmt.dtype).double()
     return np.asarray(patterns[patterns.isfinite()].numpy())
 

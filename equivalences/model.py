@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+MODES = ("eager", "compiled")
 EVERY_FORMAT = ("float64", "float32", "bfloat16", "float16")  # what holds in all of them, unless it says otherwise
 
 
@@ -113,9 +114,8 @@ class Form:
     dimension of the layout at hand); it may be several lines, the last of which is the value.
     `regions`, `formats`, `layouts` and `modes` narrow what the form claims (None: all that its identity has).
     On the devices `dense_on` it is no form of tensors with gaps between their numbers.
-    `needs` names an attribute below ``torch`` without which the form does not exist
-    ("nn.functional.linear_cross_entropy"); `since` is the first release in which the form is the identity's, and
-    `until` the first in which it no longer is ("": always, never): what PyTorch defines may change.
+    `needs` names an attribute below ``torch`` without which the form does not exist; `since` is the first release in
+    which the form is the identity's, `until` the first in which it no longer is ("": always, never).
     """
 
     code: str | Callable[..., Any]

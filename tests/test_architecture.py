@@ -25,7 +25,7 @@ LAYERS = (
     ("tally",),
     ("sweep",),
     ("planted", "peers", "sensitivity"),
-    ("choices",),
+    ("entries", "choices"),
     ("report",),
     ("own", "resume"),
     ("plugin", "commands", "__init__"),
@@ -39,6 +39,7 @@ TOOLS = {
     "flint": {"exact", "oracle", "enclosure", "formats"},
     "pytest": {"plugin"},
     "rich": {"report", "commands", "__main__"},
+    "pylatexenc": {"report"},
     "torch": set(LEVEL)
     - {
         "model",
@@ -47,6 +48,10 @@ TOOLS = {
         "enclosure",
         "problems",
         "catalogue",
+        "known_defects",
+        "unstable",
+        "special_values",
+        "entries",
     },
 }
 

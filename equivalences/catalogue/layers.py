@@ -167,7 +167,7 @@ linear = Identity(
 
 affine_of_affine = Identity(
     name="affine_of_affine",
-    statement=r"(x W_1^T + b_1) W_2^T + b_2 = x (W_2 W_1)^T + (W_2 b_1 + b_2)",
+    statement=r"(x W_1^T + b_1)\, W_2^T + b_2 = x (W_2 W_1)^T + (W_2 b_1 + b_2)",
     source="Stevens, Antiga & Viehmann, Deep Learning with PyTorch, 6.1.5: without an activation, layers collapse",
     domain=layers(hidden=True),
     spec=lambda p: [affine(affine(x, p.W, p.b), p.W2, p.b2) for x in p.x],

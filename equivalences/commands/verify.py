@@ -68,16 +68,15 @@ class Judged:
 
 
 def run(asked: Any, console: Console) -> int:
-    from equivalences import sweep
-    from equivalences.report import environment
-
     with ExitStack() as stack:
         plan = _asked(asked, stack)
-        console.print(environment.summary(plan.device))
+        from equivalences import sweep
+        from equivalences.report import environment
+
+        console.print(environment.summary(plan.device), soft_wrap=True)
         if plan.finished:
-            console.print(
-                f"{asked.resume} holds {len(plan.finished)} finished units of work: they are not judged again"
-            )
+            held = f"{asked.resume} holds {len(plan.finished)} finished units of work: they are not judged again"
+            console.print(held, soft_wrap=True)
         try:
             judged = _judge(plan)
         except sweep.WorkerDied as error:
@@ -89,7 +88,7 @@ def run(asked: Any, console: Console) -> int:
 
 def _asked(asked: Any, stack: ExitStack) -> Plan:
     """The plan that the arguments ask for; opens the files that it needs.  Raises Usage."""
-    from equivalences import choices, files, resume, sweep
+    from equivalences import choices, files
 
     try:
         identities, formats = choices.identities(asked.identity), choices.formats(asked.format)
@@ -103,6 +102,12 @@ def _asked(asked: Any, stack: ExitStack) -> Plan:
         raise Usage(f"none of the identities is judged in {', '.join(formats)}")
     if file and asked.resume is not None and file.path == Path(os.path.realpath(asked.resume)):
         raise Usage("--json and --resume name the same file: give each its own")
+    if (
+        asked.resume is None
+    ):  # nothing can be wrong any more: say what comes before torch is loaded, which takes seconds
+        print(f"judging {_amount(identities, formats)}, on {device}, {mode}; loading torch ...", flush=True)
+    from equivalences import resume, sweep
+
     try:
         finished = stack.enter_context(resume.finished(asked.resume, device)) if asked.resume is not None else None
     except resume.Unfit as error:
@@ -116,6 +121,12 @@ def _asked(asked: Any, stack: ExitStack) -> Plan:
         jobs=asked.jobs or (sweep.cores() if device == "cpu" else 1),
         file=file, finished=finished,
     )  # fmt: skip
+
+
+def _amount(identities: tuple[Identity, ...], formats: tuple[str, ...]) -> str:
+    """How much there is to judge, in words."""
+    what = identities[0].name if len(identities) == 1 else f"{len(identities)} identities"
+    return f"{what} in {', '.join(fmt for fmt in formats if any(fmt in each.formats for each in identities))}"
 
 
 def _judge(plan: Plan) -> Judged:
@@ -161,14 +172,16 @@ def _write(plan: Plan, judged: Judged, name: str) -> bool:
 
 def _show(asked: Any, plan: Plan, judged: Judged, unwritten: bool, console: Console) -> int:
     """Tables, reports of failures, and the ending; returns the exit status."""
-    from equivalences.report import failure, table
+    from equivalences.report import ending, failure, table
 
     tallies = judged.tallies
     if asked.forms:
         for t in tallies:
-            console.print(table.validity(t))
+            console.print(table.validity(t, console.width), end="\n\n")
     if tallies:
-        console.print(table.summary(tallies))
+        console.print(table.summary(tallies, console.width))
+        for line in ending.bugs(tallies):
+            console.print(line, soft_wrap=True)
     failing = [t for t in tallies if t.failures]
     for t in failing:
         for f in {f.form.label: f for f in reversed(t.failures)}.values():
@@ -182,13 +195,9 @@ def _show(asked: Any, plan: Plan, judged: Judged, unwritten: bool, console: Cons
         for t, missing in vacuous:
             print("\n".join(f"  {t.identity.name} in {t.format}: {each}" for each in missing))
     console.rule()
-    numbers, runs = sum(t.numbers for t in tallies), sum(t.problems for t in tallies)
-    console.print(
-        f"{numbers:,} numbers of {runs:,} problems judged in {judged.seconds:.0f} s: "
-        f"{len({t.identity.name for t in tallies})} identities, "
-        f"{len(judged.complete)} of {len(plan.order)} cells complete; "
-        f"{len(failing)} with failures, {len(vacuous)} not fully tested"
-    )
+    cells = len(judged.complete), len(plan.order)
+    for line in ending.sentences(tallies, cells, judged.seconds, [t for t, _ in vacuous], judged.interrupted):
+        console.print(line, soft_wrap=not console.is_terminal)
     if judged.interrupted:
         print("equivalences: interrupted; this is what was judged so far", file=sys.stderr)
         if asked.resume:

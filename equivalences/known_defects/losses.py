@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from equivalences.known_defects.releases import SEEN
+from equivalences.known_defects.rules import Rules
 from equivalences.model import KnownDefect, Problem, Severity
-from equivalences.rounding import as_is, reductions
+
+as_is, reductions = Rules("as_is"), Rules("reductions")
 
 
 def _equal_rows(

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from equivalences.known_defects.releases import SEEN
+from equivalences.known_defects.rules import Rules
 from equivalences.model import KnownDefect, Problem, Severity
-from equivalences.rounding import as_is
+
+as_is = Rules("as_is")
 
 # Two parameters at 0 with gradient 1; every state is 0, and nothing but the learning rate acts.
 _STEP: dict[str, Any] = {

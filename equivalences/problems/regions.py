@@ -36,9 +36,67 @@ from collections.abc import Callable
 import numpy as np
 
 from equivalences.formats import FORMATS, Format
-from equivalences.model import Array, Problem
+from equivalences.model import Array, Domain, Problem
 
 Regions = tuple[tuple[str, ...], Callable[[Problem], Array]]
+
+# In words, for readers: what each region of a domain holds.
+_CLASSES = {
+    "extreme": "a logit so large that exp overflows, or so far below the largest that its exp is 0",
+    "single": "one class only",
+    "offset": "every logit shares a large offset: more than 8 times the distance between them",
+    "tie": "the largest logit occurs more than once",
+    "tail": "the label's logit is 8 or more below the largest: confidently wrong",
+    "saturated": "the largest logit is 8 or more above the next: one class has nearly all the probability",
+    "wide": "the logits lie more than 8 apart, and none dominates",
+    "core": "all other rows: logits of ordinary size",
+}
+_SCALARS = {
+    "extreme": "a logit so large that exp overflows (beyond 88.7 in float32)",
+    "tail": "a large logit (beyond 16; 8.3 in float16) on the wrong side of its target: confidently wrong",
+    "saturated": "a large logit (beyond 16; 8.3 in float16): the sigmoid is nearly 0 or 1",
+    "wide": "a logit beyond 4",
+    "zero": "a logit so small that the sigmoid rounds to 1/2",
+    "core": "all other logits",
+}
+_PROBABILITIES = {
+    "certain": "a probability of exactly 0 or 1",
+    "extreme": "a probability so small that its reciprocal overflows, or nearly",
+    "clamped": "a probability so near 0 or 1 that torch.distributions moves it",
+    "rare": "a small probability",
+    "sure": "a probability above 63/64",
+    "core": "all other probabilities",
+}
+_LAYERS = {
+    "cancellation": "an output that is less than 1/64 of the terms that it is the sum of",
+    "core": "all other samples",
+}
+_SQUARES = {
+    "equal": "prediction and target are equal",
+    "cancellation": "prediction and target differ by less than 1/64 of the prediction",
+    "core": "all other rows",
+}
+_STEPS = {
+    "lost": "a step so small that the parameter does not change",
+    "cancellation": "a step that nearly cancels the parameter",
+    "still": "no gradient, and no momentum",
+    "underflow": "a gradient whose square underflows, or nearly",
+    "core": "all other parameters",
+}
+
+
+def described(domain: Domain) -> dict[str, str]:
+    """Each region of a domain, in words; which words, its items say ("any": the one region of a domain without parts)."""
+    axes = domain.axes
+    if axes.get("z") == "RC":
+        words = _CLASSES
+    elif "z" in axes:
+        words = _SQUARES if "equal" in domain.regions else _SCALARS
+    elif "W" in axes:
+        words = _LAYERS
+    else:
+        words = _STEPS if "m" in axes else _PROBABILITIES
+    return {name: {"any": "everything", **words}[name] for name in domain.regions}
 
 
 def overflow(fmt: Format) -> float:

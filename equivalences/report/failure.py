@@ -9,6 +9,7 @@ from equivalences.execute import LAYOUTS
 from equivalences.formats import FORMATS, ulp
 from equivalences.judge import INSIDE, KNOWN, OUTSIDE, UNBOUNDED, UNDECIDED, VERDICTS, Crash, Judgement, Measurement
 from equivalences.model import Identity, Problem
+from equivalences.report import formula
 from equivalences.report.shrink import shrunk
 from equivalences.report.snippet import place, snippet
 from equivalences.rounding.tracker import Step
@@ -27,7 +28,7 @@ def text(failure: Judgement, shrink: bool = True) -> str:
         f"{identity.name} in {failure.problem.format}: {_headline(failure)}",
         f"  form      {failure.form.label}",
         f"  where     layout {plan.name} ({plan.what}), device {failure.device}, {failure.mode}",
-        f"  identity  {identity.statement}",
+        f"  identity  {formula.text(identity.statement)}",
         f"  source    {identity.source}",
         "",
         f"problem{_shrunk_from(identity, before, failure.problem)}",

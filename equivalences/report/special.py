@@ -62,16 +62,28 @@ def _lines() -> Iterator[str]:
 def _cells(entry: SpecialValue) -> Iterator[str]:
     yield entry.name + ("" if entry.formats == _FORMATS else f" ({', '.join(entry.formats)})")
     yield f"`{' ; '.join(entry.call.splitlines())}`"
-    yield ", ".join(f"{name} = {_number(item)}" for name, item in entry.items.items() if item is not None)
+    yield inputs(entry)
     yield outcome(entry.outcome)
     yield entry.why
     yield "<br>".join(map(_deviation, entry.deviations))
 
 
-def _deviation(deviation: Deviation) -> str:
+def inputs(entry: SpecialValue) -> str:
+    """The inputs in a line."""
+    return ", ".join(f"{name} = {_number(item)}" for name, item in entry.items.items() if item is not None)
+
+
+def _deviation(made: Deviation) -> str:
+    link = f" [#{made.link.rpartition('/')[2]}]({made.link})" if made.link else ""
+    return deviation(made, link)
+
+
+def deviation(deviation: Deviation, link: str | None = None) -> str:
+    """What PyTorch does instead, where and why; with its link as it is unless told otherwise."""
     where = [] if deviation.formats == _FORMATS else list(deviation.formats)
     where += [] if len(deviation.modes) == 2 else list(deviation.modes)
     shown = f"{', '.join(where)}: " if where else ""
     why = f" ({deviation.why})" if deviation.why else ""
-    link = f" [#{deviation.link.rpartition('/')[2]}]({deviation.link})" if deviation.link else ""
+    if link is None:
+        link = f" {deviation.link}" if deviation.link else ""
     return f"{shown}{outcome(deviation.outcome)}{why}{link}; torch {', '.join(deviation.seen)}"
