@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivalences import formats
-from equivalences.model import MODES, Array, Form, Identity, Problem
+from equivalences.model import MODES as MODES
+from equivalences.model import Array, Form, Identity, Problem
 from equivalences.rounding import Tracker
 from equivalences.rounding.arrays import as_tensor
 from equivalences.rounding.tracker import Rule, Step

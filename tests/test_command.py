@@ -8,15 +8,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from equivalences import devices, judge, sweep
+import equivalences
+from equivalences import devices, entries, judge, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, IDENTITIES, PITFALLS
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form
+from equivalences.problems import regions
+from equivalences.report import formula
 from equivalences.tally import Tally
 from equivalences.unstable import UNSTABLE
 
@@ -39,7 +43,7 @@ def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     ("arguments", "said"),
     [
         ("verify --identity sofmax", r"unknown identity 'sofmax': did you mean 'softmax'"),
-        ("verify --identity qqq", r"unknown identity 'qqq': `python -m equivalences list` shows all of them"),
+        ("verify --identity qqq", r"unknown identity 'qqq': `equivalences list` shows all of them"),
         ("verify --format float31", "unknown format 'float31': did you mean 'float32'"),
         ("verify --device warp", "device 'warp' is not available here"),
         ("verify --device cpu:x", "cpu:x"),
@@ -51,7 +55,8 @@ def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         ("verify --json /dev/null", "cannot write /dev/null: is no regular file"),
         ("verify --json out --resume ./out", "--json and --resume name the same file"),
         ("verify extra", "unrecognized arguments: extra"),
-        ("show nothing", "unknown identity, pitfall or known defect 'nothing'"),
+        ("show nothing", "unknown name 'nothing': did you mean"),
+        ("list nothing-at-all", "nothing in the catalogue has 'nothing-at-all'"),
         ("veryfy", "invalid choice: 'veryfy'"),
         ("compare /no/such/a.json b.json", "cannot read /no/such/a.json: No such file or directory"),
         ("sharpness /no/such/a.json", "cannot read /no/such/a.json: No such file or directory"),
@@ -233,13 +238,59 @@ def test_list_and_show_know_everything(command: Callable[..., Outcome]) -> None:
     identity = IDENTITIES["softmax"]
     status, out, _ = command("show", "softmax")
     assert status == 0
-    assert all(part in out for part in (identity.statement, identity.source, *identity.domain.regions))
+    described = regions.described(identity.domain)
+    assert all(part in out for part in (formula.text(identity.statement), identity.source, *described.values()))
     assert all(line.strip() in out for form in identity.forms for line in str(form.code).splitlines())
     assert "log_softmax-16bit-sum" in out
     for pitfall in PITFALLS.values():
         if pitfall.of is identity:
             assert pitfall.name in out
             assert command("show", pitfall.name)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("BCEWithLogitsLoss", "binary_cross_entropy"),
+        ("F.binary_cross_entropy_with_logits", "binary_cross_entropy"),
+        ("torch.nn.CrossEntropyLoss()", "cross_entropy"),
+        ("bce", "binary_cross_entropy"),
+        ("ce", "cross_entropy"),
+        ("nll", "cross_entropy"),
+        ("sigmoid", "sigmoid"),
+        ("Adam", "adam_step"),
+    ],
+)
+def test_a_name_is_found_as_pytorch_writes_it(name: str, first: str) -> None:
+    assert entries.find(name)[0].name == first
+
+
+def test_every_name_that_is_listed_is_shown(command: Callable[..., Outcome]) -> None:
+    _, listed, _ = command("list")
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
+    assert len(names) == len(entries.ENTRIES)
+    assert all(entries.find(name) for name in names)
+    for kind in entries.KINDS[3:]:  # the others have tests of their own
+        entry = next(entry for entry in entries.ENTRIES if entry.kind == kind)
+        assert entry.name in command("show", entry.name)[1].splitlines()[0]
+    _, some, _ = command("list", "CrossEntropyLoss")
+    assert "cross_entropy_options" in some
+    assert "sigmoid_derivative" not in some
+
+
+def test_show_says_where_a_form_breaks(command: Callable[..., Outcome]) -> None:
+    _, out, _ = command("show", "log_softmax")
+    said = out.partition("torch.log(F.softmax(z, dim))")[2].partition("regions:")[0]
+    assert "less accurate than the reference must be" in said
+    assert "saturated" in said
+    assert "wrong or without a bound in: extreme" in command("show", "logsumexp")[1]
+
+
+def test_show_names_no_defect_of_a_total_where_rows_are_their_own(command: Callable[..., Outcome]) -> None:
+    _, out, _ = command("show", "binary_cross_entropy")
+    assert "bce-backward-floor" in out
+    assert "nll_loss-skipped-folds" not in out
+    assert "nll_loss-float16-total" not in out
 
 
 def test_show_makes_a_report_of_a_known_defect(
@@ -273,9 +324,35 @@ def test_show_says_where_a_witness_can_be_seen(
     assert "its witness needs a device that is not here: cuda" in out
 
 
+def test_what_needs_no_torch_does_not_load_it() -> None:
+    code = """
+import sys
+sys.modules["torch"] = None  # to import it raises
+from equivalences.__main__ import main
+for arguments, status in {
+    "list": 0, "list bce": 0, "show nothing": 2, "verify --identity sofmax": 2, "verify --format float31": 2,
+    "verify --mode fast": 2, "veryfy": 2,
+}.items():
+    assert main(arguments.split()) == status, arguments
+for arguments in ("--version", "--help"):
+    try:
+        main([arguments])
+    except SystemExit as done:
+        assert not done.code
+try:
+    main(["verify", "--identity", "softmax", "--format", "float32"])
+except ImportError:
+    print("END")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert f"equivalences {equivalences.__version__}, torch {metadata.version('torch')}" in done.stdout
+    assert done.stdout.splitlines()[-2:] == ["judging softmax in float32, on cpu, eager; loading torch ...", "END"]
+
+
 @pytest.mark.slow
 def test_the_module_runs() -> None:
     arguments = [sys.executable, "-m", "equivalences", "show", "nothing"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)
     assert done.returncode == 2
-    assert done.stderr.startswith("equivalences: unknown identity, pitfall or known defect 'nothing'")
+    assert done.stderr.startswith("equivalences: unknown name 'nothing'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import replace
@@ -12,17 +13,21 @@ from typing import IO, Any
 import numpy as np
 import pytest
 import torch
+from rich.cells import cell_len
+from rich.console import Console
 
 from equivalences import execute, files, judge, sweep
-from equivalences.catalogue import IDENTITIES
+from equivalences.catalogue import IDENTITIES, PITFALLS
 from equivalences.execute import LAYOUTS
 from equivalences.judge import Crash, Measurement
 from equivalences.model import Array, Form, Identity, Problem
-from equivalences.report import failure, results
+from equivalences.problems import regions
+from equivalences.report import ending, failure, formula, results, table
 from equivalences.report.environment import environment
+from equivalences.report.progress import remaining
 from equivalences.report.shrink import shrunk
 from equivalences.report.snippet import place, snippet
-from equivalences.tally import Tally, Worst
+from equivalences.tally import Cell, Tally, Worst
 
 
 def canonical(identity: Identity, problem: Problem, layout: str, axes: str, tensor: torch.Tensor) -> Array:
@@ -68,7 +73,7 @@ def test_failure_says_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert failing
     text = failure.text(failing[0])
     rows = [line for line in text.splitlines() if "inside" in line or "OUTSIDE" in line or "no bound" in line]
-    assert identity.statement in text
+    assert formula.text(identity.statement) in text
     assert all(any(form.label in row for row in rows) for form in judge.forms(identity, "float32", "inner"))
     assert sum(row.startswith(">") and "OUTSIDE" in row for row in rows) == 1
     assert "aten::amax" in text
@@ -195,3 +200,90 @@ def test_tallies_survive_the_journey_between_processes() -> None:
     )
     assert here[0]["numbers"] > 0
     assert sorted(here, key=str) == sorted(there, key=str)
+
+
+# --- what fits a terminal, and reads well there ----------------------------------------------------------------------
+
+
+def tallies() -> list[Tally]:
+    """Two identities with long names and labels, of which one has met a defect and one fails."""
+    made = []
+    for name, fmt in (("binary_cross_entropy_second_derivative", "bfloat16"), ("softmax", "float64")):
+        identity = IDENTITIES[name]
+        tally = Tally(identity, fmt, problems=1234, numbers=987_654_321, defects={"log_softmax-16bit-sum": 12})
+        label = "torch.some_rather_long_name(z, dim, keepdim=True) " * 4
+        tally.worst = {kind: Worst(0.5, label, "saturated") for kind in tally.worst}
+        tally.cells = {
+            (label, "value", region): Cell(judged=1000, stable=437, ratio=0.5) for region in identity.domain.regions
+        }
+        made.append(tally)
+    problem = IDENTITIES["softmax"].domain.edges("float64")[0]
+    raised = IDENTITIES["softmax"], IDENTITIES["softmax"].reference, problem, "contiguous", "cpu", "eager"
+    made[1].failures.append(Crash(*raised, error=ValueError("no")))
+    return made
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_tables_fit_the_terminal_and_a_row_is_a_line(width: int) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=width, highlight=False, markup=False)
+    made = tallies()
+    for shown, rows in ((table.summary(made, width), 2), (table.validity(made[1], width), 1)):
+        file.seek(0)
+        file.truncate()
+        console.print(shown)
+        lines = file.getvalue().splitlines()
+        assert all(cell_len(line) <= width for line in lines)
+        title, header, rule, *body = lines
+        assert set(rule.strip()) == {"─"}
+        assert "Closest to its limit" in title or "float64" in title
+        assert len([line for line in body if line.strip()]) == rows
+        whole = ("format", "value", "gradient", "verdict") if rows == 2 else ("saturated", "extreme", "core")
+        assert all(word in header.split() for word in whole)
+        cells = ("bfloat16", "float64", "0.50", "holds", "1 raised") if rows == 2 else ("43.7 %",)
+        assert all(cell in "\n".join(body) for cell in cells)
+    console.print(table.summary(made, width))
+    assert "binary_cross_entropy_second_derivative" in file.getvalue()
+    assert ("reached by" in file.getvalue()) == (width > 100)
+
+
+def test_no_statement_is_shown_as_latex() -> None:
+    statements = [each.statement for each in IDENTITIES.values()] + [each.statement for each in PITFALLS.values()]
+    for statement in statements:
+        shown = formula.text(statement)
+        assert "\\" not in shown
+        assert "{" not in shown.replace("{-1, 1}", "").replace("{0, 1}", "")  # the two sets
+    assert formula.text(IDENTITIES["softmax"].statement) == "softmax(z)ᵢ = e^zᵢ / ∑ⱼ e^zⱼ"
+    assert "log ∑ⱼ e^(zⱼ - m)" in formula.text(IDENTITIES["logsumexp"].statement)
+    assert "1 / (1 + e⁻ᶻ) = eᶻ / (1 + eᶻ)" in formula.text(IDENTITIES["sigmoid"].statement)
+    assert formula.text("one_hot of x^2 is prose") == "one_hot of x^2 is prose"
+
+
+def test_every_region_is_described() -> None:
+    for identity in IDENTITIES.values():
+        words = regions.described(identity.domain)
+        assert tuple(words) == identity.domain.regions
+        assert len(set(words.values())) == len(words)
+
+
+def test_the_ending_says_what_was_met_and_what_to_do() -> None:
+    met, fails = tallies()
+    first, second, third = ending.sentences([met], (1, 1), 2.0, [], False)
+    assert first.startswith("Passed: 987,654,321 numbers of 1,234 problems judged in 2 s: 1 identity, 1 of 1 cells")
+    assert "log_softmax-16bit-sum" in second
+    assert "`equivalences show NAME`" in third
+    assert "log_softmax-16bit-sum  24 numbers" in "\n".join(ending.bugs([met, fails]))
+    first, _, third = ending.sentences([met, fails], (2, 2), 2.0, [], False)
+    assert first.startswith("Failed: ")
+    assert "1 with failures" in first
+    assert "`equivalences show softmax`" in third
+    met.defects = {}
+    assert not list(ending.bugs([met]))
+    assert next(ending.sentences([met], (0, 1), 2.0, [], True)).startswith("Interrupted: ")
+
+
+def test_what_is_left_is_not_guessed_from_little() -> None:
+    assert remaining(2, 100, 10.0) == "time left unknown"
+    assert remaining(20, 100, 10.0) == "about 40 s left"
+    assert remaining(20, 1000, 10.0) == "about 8 min left"
+    assert remaining(2, 2, 10.0) == "all done"

@@ -102,9 +102,7 @@ def _asked(asked: Any, stack: ExitStack) -> Plan:
         raise Usage(f"none of the identities is judged in {', '.join(formats)}")
     if file and asked.resume is not None and file.path == Path(os.path.realpath(asked.resume)):
         raise Usage("--json and --resume name the same file: give each its own")
-    if (
-        asked.resume is None
-    ):  # nothing can be wrong any more: say what comes before torch is loaded, which takes seconds
+    if asked.resume is None:  # nothing can be wrong any more; to load torch takes seconds
         print(f"judging {_amount(identities, formats)}, on {device}, {mode}; loading torch ...", flush=True)
     from equivalences import resume, sweep
 

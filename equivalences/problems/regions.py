@@ -86,7 +86,7 @@ _STEPS = {
 
 
 def described(domain: Domain) -> dict[str, str]:
-    """Each region of a domain, in words; which words, its items say ("any": the one region of a domain without parts)."""
+    """Each region of a domain, in words; which words, its items say ("any": a domain without parts)."""
     axes = domain.axes
     if axes.get("z") == "RC":
         words = _CLASSES

@@ -1,4 +1,4 @@
-"""One entry of the catalogue with all that belongs to it; what its forms and its witness do is tried on this machine."""
+"""One entry of the catalogue with all that belongs to it; its forms and its witness are tried on this machine."""
 
 from __future__ import annotations
 
@@ -115,13 +115,14 @@ def _breaks(identity: Identity, form: Form, tried: Tally | None) -> Iterator[str
     for known in UNSTABLE:
         if known.identity == identity.name and known.form == form.label:
             yield f"loses digits of the {known.quantity} ({known.name}): {known.why}"
-    lost = {}
+    lost: dict[str, tuple[int, int]] = {}
     for (label, _, region), cell in tried.cells.items() if tried else ():
         if label == form.label and region in (form.regions or every):
             judged, beyond = lost.get(region, (0, 0))
             lost[region] = judged + cell.judged, beyond + cell.judged - cell.stable
-    if worse := [f"{region} ({table.percent(n, of)})" for region, (of, n) in lost.items() if n]:
-        yield f"less accurate than the reference in: {_all(worse)} of the numbers tried in float32"
+    shares = {name: table.percent(lost[name][1], lost[name][0]) for name in every if name in lost and lost[name][1]}
+    if worse := [f"{name} {share}" for name, share in shares.items()]:
+        yield f"less accurate than the reference must be (share of the float32 numbers tried): {_all(worse)}"
 
 
 # --- what is near an identity ----------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def _loses(unstable: Unstable) -> Iterator[str]:
 def concerning(identity: Identity) -> list[KnownDefect]:
     """The known defects that some form of the identity may meet: of operations that it runs.
 
-    A defect of totals over rows, shown by an identity that takes one, concerns no identity whose rows are each their own.
+    A defect that a total over rows shows concerns no identity whose rows are each their own.
     """
     met = {defect for defect in KNOWN_DEFECTS if defect.identity == identity.name}
     if not identity.bitwise:

@@ -1,4 +1,4 @@
-"""How `verify` ends: the known bugs of PyTorch that were met, and three sentences: passed or not, what was met, what next."""
+"""How `verify` ends: known bugs of PyTorch that were met; three sentences: passed or not, what was met, what next."""
 
 from __future__ import annotations
 

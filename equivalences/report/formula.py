@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any
 
 _SUPER = dict(
-    zip("0123456789+-()abcdefghijklmnoprstuvwxyzT'", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᵀ′", strict=True)
-) | {"⊤": "ᵀ"}
+    zip("0123456789+-()abcdefghijklmnoprstuvwxyzT⊤", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᵀᵀ", strict=True)
+)
 _SUB = dict(zip("0123456789+-()aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True))
 _WORDS = ("log", "max", "min", "tanh", "exp", "arg")
 _BETWEEN = {
@@ -35,7 +35,7 @@ def text(statement: str) -> str:
         return statement
     reader, writer = _tools()
     # The parser takes the space after a macro for its end; here it stands between two factors.
-    found = writer.nodelist_to_text(reader(re.sub(r"(\\(?!bar)[A-Za-z]+) ", r"\1\\ ", statement)))
+    found: str = writer.nodelist_to_text(reader(re.sub(r"(\\(?!bar)[A-Za-z]+) ", r"\1\\ ", statement)))
     for pattern, instead in _TIDY:
         found = re.sub(pattern, instead, found)
     return found.strip()

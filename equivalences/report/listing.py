@@ -1,4 +1,4 @@
-"""The catalogue for readers, a line an entry, and what of it can be shown without torch: families and special values."""
+"""The catalogue for readers, a line an entry, and what can be shown without torch: families, special values."""
 
 from __future__ import annotations
 

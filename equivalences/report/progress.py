@@ -33,12 +33,12 @@ def shown() -> Iterator[Callable[[Cells], Callback]]:
         with Progress(*columns, console=console, transient=True, expand=True) as bar:
             task = bar.add_task("starting", total=None)
 
-            def update(p: sweep.Progress) -> None:
+            def moved(p: sweep.Progress) -> None:
                 spent = time.monotonic() - begun
                 said = f"{remaining(p.done, p.total, spent)}; {_line(p.tally)}"
                 bar.update(task, completed=p.done, total=p.total, description=said)
 
-            yield lambda cells: _collecting(cells, update)
+            yield lambda cells: _collecting(cells, moved)
     else:
         with _plain(begun) as update:
             yield lambda cells: _collecting(cells, update)

@@ -38,7 +38,7 @@ class Column:
 
 
 def fitted(title: str, columns: Sequence[Column], width: int, ends: Sequence[int] = ()) -> Table:
-    """The table of as many of the columns as `width` has room for; a line follows each row whose number is in `ends`."""
+    """The table of as many columns as `width` has room for; a gap follows each row whose number is in `ends`."""
     shown, sizes = _fit([column for column in columns if column.rank == 0 or any(column.cells)], width)
     table = Table(
         title=title, title_justify="left", title_style="italic", header_style="bold", box=box.SIMPLE_HEAD,
@@ -60,7 +60,10 @@ def _fit(columns: list[Column], width: int) -> tuple[list[Column], list[int]]:
     def least(column: Column) -> int:
         return min(column.least, column.wanted) or column.wanted
 
-    while sum(map(least, columns)) + GAP * (len(columns) - 1) > width and any(column.rank for column in columns):
+    def needed(column: Column) -> int:  # a column that is there for more must not shorten one that always is
+        return least(column) if column.rank else column.wanted
+
+    while sum(map(needed, columns)) + GAP * (len(columns) - 1) > width and any(column.rank for column in columns):
         columns.remove(max(columns, key=lambda column: column.rank))
     sizes = [least(column) for column in columns]
     free = width - sum(sizes) - GAP * (len(sizes) - 1)
