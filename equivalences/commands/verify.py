@@ -6,12 +6,19 @@ import os
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from equivalences.commands import FAILED, INTERRUPTED, Usage, natural, positive
+
+if TYPE_CHECKING:  # torch takes seconds to load
+    from equivalences.files import Destination
+    from equivalences.model import Identity
+    from equivalences.resume import Finished
+    from equivalences.tally import Tally
 
 
 def add(commands: Any) -> None:
@@ -30,95 +37,161 @@ def add(commands: Any) -> None:
     verify.set_defaults(run=run)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is to be judged, how, and where the results go."""
+
+    identities: tuple[Identity, ...]
+    formats: tuple[str, ...]
+    device: str
+    mode: str
+    examples: int
+    seed: int
+    jobs: int
+    file: Destination | None
+    finished: Finished | None
+
+    @property
+    def order(self) -> list[tuple[str, str]]:
+        """The cells, an identity in a format each, in the catalogue's order."""
+        return [(i.name, fmt) for i in self.identities for fmt in self.formats if fmt in i.formats]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of a plan: the tallies in its order, of which cells they are whole, and how the run ended."""
+
+    tallies: list[Tally]
+    complete: frozenset[tuple[str, str]]
+    interrupted: bool
+    seconds: float
+
+
 def run(asked: Any, console: Console) -> int:
-    from equivalences import choices, files, resume, sweep
-    from equivalences.report import environment, failure, results, table
-    from equivalences.report.progress import shown
-    from equivalences.tally import Tally
+    from equivalences import sweep
+    from equivalences.report import environment
 
     with ExitStack() as stack:
+        plan = _asked(asked, stack)
+        console.print(environment.summary(plan.device))
+        if plan.finished:
+            console.print(
+                f"{asked.resume} holds {len(plan.finished)} finished units of work: they are not judged again"
+            )
         try:
-            identities, formats = choices.identities(asked.identity), choices.formats(asked.format)
-            device, mode = choices.device(asked.device), choices.mode(asked.mode)
-            file = stack.enter_context(files.destination(asked.json)) if asked.json is not None else None
-        except choices.Unknown as error:
-            raise Usage(str(error)) from None
-        except OSError as error:
-            raise Usage(f"--json: cannot write {asked.json}: {error.strerror}") from None
-        if not any(fmt in identity.formats for identity in identities for fmt in formats):
-            raise Usage(f"none of the identities is judged in {', '.join(formats)}")
-        if file and asked.resume is not None and file.path == Path(os.path.realpath(asked.resume)):
-            raise Usage("--json and --resume name the same file: give each its own")
-        try:
-            finished = stack.enter_context(resume.finished(asked.resume, device)) if asked.resume is not None else None
-        except resume.Unfit as error:
-            raise Usage(f"--resume: {error}") from None
-        except OSError as error:
-            raise Usage(f"--resume: cannot write {asked.resume}: {error.strerror}") from None
-        examples = sweep.EXAMPLES[mode] if asked.examples is None else asked.examples
-        jobs = asked.jobs or (sweep.cores() if device == "cpu" else 1)
-
-        console.print(environment.summary(device))
-        if finished:
-            console.print(f"{asked.resume} holds {len(finished)} finished units of work: they are not judged again")
-        begun = time.monotonic()
-        cells: dict[tuple[str, str], Tally] = {}
-        complete = 0
-        interrupted = False
-        try:
-            with shown() as progress:
-                for _ in sweep.sweep(
-                    identities, formats, device, mode, examples, asked.seed,
-                    jobs=jobs, progress=progress(cells), finished=finished,
-                ):  # fmt: skip
-                    complete += 1
-        except KeyboardInterrupt:
-            interrupted = True
+            judged = _judge(plan)
         except sweep.WorkerDied as error:
             print(f"equivalences: {error}", file=sys.stderr)
             return FAILED
-        order = [(identity.name, fmt) for identity in identities for fmt in formats if fmt in identity.formats]
-        tallies = [cells[key] for key in order if key in cells]
+        unwritten = _write(plan, judged, asked.json)
+        return _show(asked, plan, judged, unwritten, console)
 
-        if asked.forms:
-            for t in tallies:
-                console.print(table.validity(t))
-        if tallies:
-            console.print(table.summary(tallies))
-        unwritten = False
-        if file and not interrupted:  # before the reports, which take long where much has failed
-            plan = {
-                "identities": [identity.name for identity in identities],
-                "formats": list(formats), "device": device, "mode": mode, "examples": examples, "seed": asked.seed,
-            }  # fmt: skip
-            try:
-                file.write(results.results(tallies, plan))
-            except OSError as error:
-                unwritten = True  # what was judged is shown all the same
-                print(f"equivalences: could not write {asked.json}: {error.strerror}", file=sys.stderr)
-        failing = [t for t in tallies if t.failures]
-        for t in failing:
-            for f in {f.form.label: f for f in reversed(t.failures)}.values():
-                console.rule()
-                print(failure.text(f), flush=True)
-        whole = mode == "eager" and not interrupted
-        vacuous = [(t, missing) for t in tallies if whole and (missing := t.vacuous())]
-        if vacuous:
+
+def _asked(asked: Any, stack: ExitStack) -> Plan:
+    """The plan that the arguments ask for; opens the files that it needs.  Raises Usage."""
+    from equivalences import choices, files, resume, sweep
+
+    try:
+        identities, formats = choices.identities(asked.identity), choices.formats(asked.format)
+        device, mode = choices.device(asked.device), choices.mode(asked.mode)
+        file = stack.enter_context(files.destination(asked.json)) if asked.json is not None else None
+    except choices.Unknown as error:
+        raise Usage(str(error)) from None
+    except OSError as error:
+        raise Usage(f"--json: cannot write {asked.json}: {error.strerror}") from None
+    if not any(fmt in identity.formats for identity in identities for fmt in formats):
+        raise Usage(f"none of the identities is judged in {', '.join(formats)}")
+    if file and asked.resume is not None and file.path == Path(os.path.realpath(asked.resume)):
+        raise Usage("--json and --resume name the same file: give each its own")
+    try:
+        finished = stack.enter_context(resume.finished(asked.resume, device)) if asked.resume is not None else None
+    except resume.Unfit as error:
+        raise Usage(f"--resume: {error}") from None
+    except OSError as error:
+        raise Usage(f"--resume: cannot write {asked.resume}: {error.strerror}") from None
+    return Plan(
+        identities, formats, device, mode,
+        examples=sweep.EXAMPLES[mode] if asked.examples is None else asked.examples,
+        seed=asked.seed,
+        jobs=asked.jobs or (sweep.cores() if device == "cpu" else 1),
+        file=file, finished=finished,
+    )  # fmt: skip
+
+
+def _judge(plan: Plan) -> Judged:
+    """Judges it, and shows progress; an interruption ends it early."""
+    from equivalences import sweep
+    from equivalences.report.progress import shown
+
+    begun = time.monotonic()
+    cells: dict[tuple[str, str], Tally] = {}
+    complete: set[tuple[str, str]] = set()
+    interrupted = False
+    try:
+        with shown() as progress:
+            for tally in sweep.sweep(
+                plan.identities, plan.formats, plan.device, plan.mode, plan.examples, plan.seed,
+                jobs=plan.jobs, progress=progress(cells), finished=plan.finished,
+            ):  # fmt: skip
+                complete.add((tally.identity.name, tally.format))
+    except KeyboardInterrupt:
+        interrupted = True
+    tallies = [cells[key] for key in plan.order if key in cells]
+    return Judged(tallies, frozenset(complete), interrupted, time.monotonic() - begun)
+
+
+def _write(plan: Plan, judged: Judged, name: str) -> bool:
+    """Writes the results for programs, where they are asked for; whether that failed, which stderr then says."""
+    from equivalences.report import results
+
+    if plan.file is None or judged.interrupted:
+        return False
+    said = {
+        "identities": [identity.name for identity in plan.identities],
+        "formats": list(plan.formats), "device": plan.device, "mode": plan.mode,
+        "examples": plan.examples, "seed": plan.seed,
+    }  # fmt: skip
+    try:
+        plan.file.write(results.results(judged.tallies, said))
+    except OSError as error:  # what was judged is shown all the same
+        print(f"equivalences: could not write {name}: {error.strerror}", file=sys.stderr)
+        return True
+    return False
+
+
+def _show(asked: Any, plan: Plan, judged: Judged, unwritten: bool, console: Console) -> int:
+    """Tables, reports of failures, and the ending; returns the exit status."""
+    from equivalences.report import failure, table
+
+    tallies = judged.tallies
+    if asked.forms:
+        for t in tallies:
+            console.print(table.validity(t))
+    if tallies:
+        console.print(table.summary(tallies))
+    failing = [t for t in tallies if t.failures]
+    for t in failing:
+        for f in {f.form.label: f for f in reversed(t.failures)}.values():
             console.rule()
-            print("never tested, not once with an allowance that says something:")
-            for t, missing in vacuous:
-                print("\n".join(f"  {t.identity.name} in {t.format}: {each}" for each in missing))
+            print(failure.text(f), flush=True)
+    whole = plan.mode == "eager" and not judged.interrupted
+    vacuous = [(t, missing) for t in tallies if whole and (missing := t.vacuous())]
+    if vacuous:
         console.rule()
-        numbers, runs = sum(t.numbers for t in tallies), sum(t.problems for t in tallies)
-        took = time.monotonic() - begun
-        console.print(
-            f"{numbers:,} numbers of {runs:,} problems judged in {took:.0f} s: "
-            f"{len({t.identity.name for t in tallies})} identities, {complete} of {len(order)} cells complete; "
-            f"{len(failing)} with failures, {len(vacuous)} not fully tested"
-        )
-        if interrupted:
-            print("equivalences: interrupted; this is what was judged so far", file=sys.stderr)
-            if asked.resume:
-                print(f"equivalences: the same command goes on from {asked.resume}", file=sys.stderr)
-            return INTERRUPTED
-        return FAILED if failing or vacuous or unwritten else 0
+        print("never tested, not once with an allowance that says something:")
+        for t, missing in vacuous:
+            print("\n".join(f"  {t.identity.name} in {t.format}: {each}" for each in missing))
+    console.rule()
+    numbers, runs = sum(t.numbers for t in tallies), sum(t.problems for t in tallies)
+    console.print(
+        f"{numbers:,} numbers of {runs:,} problems judged in {judged.seconds:.0f} s: "
+        f"{len({t.identity.name for t in tallies})} identities, "
+        f"{len(judged.complete)} of {len(plan.order)} cells complete; "
+        f"{len(failing)} with failures, {len(vacuous)} not fully tested"
+    )
+    if judged.interrupted:
+        print("equivalences: interrupted; this is what was judged so far", file=sys.stderr)
+        if asked.resume:
+            print(f"equivalences: the same command goes on from {asked.resume}", file=sys.stderr)
+        return INTERRUPTED
+    return FAILED if failing or vacuous or unwritten else 0
