@@ -1,7 +1,7 @@
 """`python -m equivalences COMMAND`: the whole catalogue on this machine, without pytest.
 
-Exit status 0: everything holds; 1: something does not, and the reports say what; 2: wrong usage, in one line;
-130: interrupted.
+Exit status 0: everything holds; 1: something does not, and the reports say what; 2: wrong usage, or a file that cannot
+be read or written, in one line; 130: interrupted.  A reader that leaves early, as `| head` does, changes none of them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import NoReturn
 from rich.console import Console
 
 from equivalences.commands import (
-    FAILED,
     INTERRUPTED,
     USAGE,
     Usage,
     catalogue,
     compare,
     faults,
+    output,
     pages,
     sharpness,
     verify,
@@ -50,9 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Usage as error:
         print(f"equivalences: {error}", file=sys.stderr)
         return USAGE
-    except BrokenPipeError:  # the reader has left, as `| head` does
-        sys.stderr.close()
-        return FAILED
     except KeyboardInterrupt:
         print("equivalences: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -69,6 +66,19 @@ def _interrupted(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-if __name__ == "__main__":
+def start() -> int:
+    """Runs the command of a process of its own: its signals and its output are taken care of."""
     signal.signal(signal.SIGTERM, _interrupted)  # a time limit: what was judged is shown, drafts are removed
-    sys.exit(main())
+    hangup = getattr(signal, "SIGHUP", None)  # the terminal is gone: the same, unless `nohup` says otherwise
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
+        signal.signal(hangup, _interrupted)
+    stdout = output.prepare()
+    status = main()
+    if said := output.lost(stdout):
+        print(f"equivalences: could not write all of the output: {said}", file=sys.stderr)
+        return status or USAGE
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(start())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from equivalences import devices, judge, sweep
+from equivalences import devices, judge, schema, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, IDENTITIES, PITFALLS
 from equivalences.known_defects import KNOWN_DEFECTS
@@ -85,7 +85,7 @@ def test_sharpness_takes_the_largest_and_names_what_is_low(command: Callable[...
     for cell in results["tallies"][0]["cells"]:
         kernel = cell["form"] == "torch.logsumexp(z, dim)"
         cell["error/allowance"] = {"value": 0.75, "gradient": 2**-7}[cell["quantity"]] if kernel else 2**-8
-    paths[1].write_text(json.dumps(results))
+    paths[1].write_text(json.dumps(schema.sealed(results)))
     status, page, _ = command("sharpness", str(paths[1]))
     assert status == 0
     assert "| `logsumexp` | value |  | 0.75 |" in page
@@ -94,7 +94,7 @@ def test_sharpness_takes_the_largest_and_names_what_is_low(command: Callable[...
     _, both, _ = command("sharpness", *map(str, paths))
     assert "*" not in both.partition("Below")[2].partition("\n")[2], "the larger of two results was left out"
     results["environment"]["torch"]["version"] = "0.1"
-    paths[1].write_text(json.dumps(results))
+    paths[1].write_text(json.dumps(schema.sealed(results)))
     status, _, said = command("sharpness", *map(str, paths))
     assert status == 2
     assert "different releases of torch" in said
@@ -171,7 +171,7 @@ def test_results_that_cannot_be_written_are_shown(
     monkeypatch.setattr(sweep, "run", run)
     arguments = (*TINY, "--examples", "0", "--json", str(folder / "results.json"))
     status, out, err = command(*arguments)
-    assert status == 1
+    assert status == 2
     assert "0 with failures, 0 not fully tested" in out
     assert f"equivalences: could not write {folder / 'results.json'}: No such file or directory\n" in err
     folder.mkdir()
@@ -223,7 +223,13 @@ def test_interrupt_prints_what_was_judged(
     assert "logsumexp" in out
     assert "1 of 2 cells complete" in out
     assert "interrupted" in err
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [path]
+    found = schema.read(path)
+    assert not found.complete
+    assert [(t.format, t.complete) for t in found.tallies] == [("float32", True)]
+    status, out, _ = command("compare", str(path), str(path))
+    assert status == 0
+    assert out.count(f"{path} is of a run that was interrupted: only its 1 complete cells are compared") == 2
 
 
 def test_list_and_show_know_everything(command: Callable[..., Outcome]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from equivalences import execute, files, judge, sweep
+from equivalences import execute, files, judge, schema, sweep
 from equivalences.catalogue import IDENTITIES
 from equivalences.execute import LAYOUTS
 from equivalences.judge import Crash, Measurement
@@ -137,7 +137,11 @@ def test_results_are_strict_json(tmp_path: Path) -> None:
     assert any(isinstance(f, Measurement) for f in tally.failures)
     path = tmp_path / "results.json"
     with files.destination(path) as file:
-        file.write(results.results([tally], {"device": "cpu"}))
+        file.write(
+            results.results(
+                [tally], {"device": "cpu", "mode": "eager", "examples": 0, "seed": 0, "identities": [], "formats": []}
+            )
+        )
 
     def refuse(text: str) -> None:
         raise AssertionError(f"{text} is not JSON")
@@ -146,6 +150,7 @@ def test_results_are_strict_json(tmp_path: Path) -> None:
     assert found["tallies"][0]["numbers"] == tally.numbers
     assert found["environment"]["torch"]["version"] == torch.__version__
     assert list(tmp_path.iterdir()) == [path]
+    assert schema.read(path).tallies[0].failures[0].form == WRONG.label
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from equivalences.commands import FAILED, INTERRUPTED, Usage, natural, positive
+from equivalences.commands import FAILED, INTERRUPTED, USAGE, Usage, natural, positive
 
 if TYPE_CHECKING:  # torch takes seconds to load
     from equivalences.files import Destination
@@ -64,6 +64,7 @@ class Judged:
     tallies: list[Tally]
     complete: frozenset[tuple[str, str]]
     interrupted: bool
+    died: bool
     seconds: float
 
 
@@ -72,19 +73,21 @@ def run(asked: Any, console: Console) -> int:
     from equivalences.report import environment
 
     with ExitStack() as stack:
+        stack.enter_context(sweep.one_thread())  # as every worker has: what is recorded is what ran
         plan = _asked(asked, stack)
         console.print(environment.summary(plan.device))
         if plan.finished:
             console.print(
                 f"{asked.resume} holds {len(plan.finished)} finished units of work: they are not judged again"
             )
-        try:
-            judged = _judge(plan)
-        except sweep.WorkerDied as error:
-            print(f"equivalences: {error}", file=sys.stderr)
-            return FAILED
+        judged = _judge(plan)
         unwritten = _write(plan, judged, asked.json)
-        return _show(asked, plan, judged, unwritten, console)
+        if plan.finished is not None and plan.finished.lost:
+            unwritten = True
+            said = f"could not keep all that was finished in {asked.resume}: {plan.finished.lost}"
+            print(f"equivalences: {said}", file=sys.stderr)
+        status = _show(asked, plan, judged, unwritten, console)
+        return FAILED if judged.died else status
 
 
 def _asked(asked: Any, stack: ExitStack) -> Plan:
@@ -126,7 +129,7 @@ def _judge(plan: Plan) -> Judged:
     begun = time.monotonic()
     cells: dict[tuple[str, str], Tally] = {}
     complete: set[tuple[str, str]] = set()
-    interrupted = False
+    interrupted = died = False
     try:
         with shown() as progress:
             for tally in sweep.sweep(
@@ -136,23 +139,27 @@ def _judge(plan: Plan) -> Judged:
                 complete.add((tally.identity.name, tally.format))
     except KeyboardInterrupt:
         interrupted = True
+    except sweep.WorkerDied as error:  # what was judged until then is worth having
+        interrupted = died = True
+        print(f"equivalences: {error}", file=sys.stderr)
     tallies = [cells[key] for key in plan.order if key in cells]
-    return Judged(tallies, frozenset(complete), interrupted, time.monotonic() - begun)
+    return Judged(tallies, frozenset(complete), interrupted, died, time.monotonic() - begun)
 
 
 def _write(plan: Plan, judged: Judged, name: str) -> bool:
     """Writes the results for programs, where they are asked for; whether that failed, which stderr then says."""
     from equivalences.report import results
 
-    if plan.file is None or judged.interrupted:
+    if plan.file is None:
         return False
+    incomplete = set(plan.order) - judged.complete
     said = {
         "identities": [identity.name for identity in plan.identities],
         "formats": list(plan.formats), "device": plan.device, "mode": plan.mode,
         "examples": plan.examples, "seed": plan.seed,
     }  # fmt: skip
     try:
-        plan.file.write(results.results(judged.tallies, said))
+        plan.file.write(results.results(judged.tallies, said, incomplete))
     except OSError as error:  # what was judged is shown all the same
         print(f"equivalences: could not write {name}: {error.strerror}", file=sys.stderr)
         return True
@@ -161,7 +168,7 @@ def _write(plan: Plan, judged: Judged, name: str) -> bool:
 
 def _show(asked: Any, plan: Plan, judged: Judged, unwritten: bool, console: Console) -> int:
     """Tables, reports of failures, and the ending; returns the exit status."""
-    from equivalences.report import failure, table
+    from equivalences.report import defects, failure, table
 
     tallies = judged.tallies
     if asked.forms:
@@ -169,6 +176,7 @@ def _show(asked: Any, plan: Plan, judged: Judged, unwritten: bool, console: Cons
             console.print(table.validity(t))
     if tallies:
         console.print(table.summary(tallies))
+    print("\n".join(defects.met(tallies)))
     failing = [t for t in tallies if t.failures]
     for t in failing:
         for f in {f.form.label: f for f in reversed(t.failures)}.values():
@@ -194,4 +202,4 @@ def _show(asked: Any, plan: Plan, judged: Judged, unwritten: bool, console: Cons
         if asked.resume:
             print(f"equivalences: the same command goes on from {asked.resume}", file=sys.stderr)
         return INTERRUPTED
-    return FAILED if failing or vacuous or unwritten else 0
+    return FAILED if failing or vacuous else USAGE if unwritten else 0
