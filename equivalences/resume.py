@@ -131,6 +131,11 @@ def _problem(stored: Input) -> Problem:
     return Problem(stored.format, items)
 
 
+def encoded(unit: Unit, t: Tally) -> bytes:
+    """One unit and its tally as JSON."""
+    return msgspec.json.encode(_record(unit, t))
+
+
 def _record(unit: Unit, t: Tally) -> Record:
     return Record(
         unit.identity.name, unit.format, unit.device, unit.mode, unit.batch, unit.count, unit.seed,
@@ -207,13 +212,13 @@ class Finished(UserDict[Unit, Tally]):
         if self._file and not self.lost:
             end = self._file.seek(0, 2)
             try:
-                _write(self._file, line(msgspec.json.encode(_record(unit, tally))))
+                write(self._file, line(encoded(unit, tally)))
             except OSError as error:
                 self.lost = error.strerror or str(error)
                 self._file.truncate(end)
 
 
-def _write(file: IO[bytes], text: bytes) -> None:
+def write(file: IO[bytes], text: bytes) -> None:
     """Writes at the end.  The file has no buffer: what a full disk refuses is not tried again when it is closed."""
     rest = memoryview(text)
     while rest:
@@ -246,8 +251,8 @@ def finished(path: str | Path, device: str) -> Iterator[Finished]:
         records, end = _lines(str(path), content)
         if not records:
             file.truncate(0)
-            _write(file, TITLE)
-            _write(file, line(msgspec.json.encode(here)))
+            write(file, TITLE)
+            write(file, line(msgspec.json.encode(here)))
         else:
             there = _decoded(str(path), *records[0], dict[str, Any])
             if different := [name for name in here if there.get(name) != here[name]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -137,6 +138,62 @@ def test_compare_tells_other_bits_from_new_failures(
     assert "cannot be compared: judged with different seed: 0 and 1" in err
     Path(after).write_text("{}")
     assert command("compare", before, after)[0] == 2
+
+
+def test_an_upgrade_into_a_serious_known_defect_fails(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    asked = ("verify", "--identity", "log_softmax", "--format", "bfloat16", "--examples", "0", "--jobs", "1")
+    status, out, _ = command(*asked, "--json", str(after))
+    assert status == 0
+    assert "known defect, serious: log_softmax-16bit-sum: " in out
+    assert "do instead: F.cross_entropy(z.float(), y)" in out
+    found = json.loads(after.read_text())
+    met = next(each for each in found["tallies"][0]["known defects"] if each["name"] == "log_softmax-16bit-sum")
+    assert 0 < met["share"] < 1
+    assert met["error/allowance"] > 1
+    found["tallies"][0]["known defects"] = found["known defects"] = []
+    before.write_text(json.dumps(schema.sealed(found)))
+    status, out, _ = command("compare", str(before), str(after))
+    assert status == 1
+    assert out.startswith("known defect met now, serious: log_softmax-16bit-sum: ")
+    assert "FAIL (serious-defect)" in out
+    assert command("compare", str(before), str(after), "--fail-on", "never")[0] == 0
+    assert command("compare", str(before), str(after), "--fail-on", "bits,failure")[0] == 0
+    assert command("compare", str(before), str(after), "--fail-on", "bits", "--fail-on", "known-defect")[0] == 1
+    status, out, _ = command("compare", str(after), str(before))
+    assert status == 0
+    assert out.startswith("known defect no longer met, serious: log_softmax-16bit-sum: ")
+    assert command("compare", str(after), str(before), "--fail-on", "never,bits")[0] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_results_are_there_whatever_becomes_of_the_output(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "equivalences", *TINY, "--json", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert run.stdout is not None
+    if encoding == "utf-8":
+        run.stdout.close()  # the reader has left before anything was printed
+        run.stdout = None
+    out, err = run.communicate()
+    assert run.returncode == 0, err
+    assert b"Traceback" not in err
+    assert schema.read(path).complete
+    assert encoding == "utf-8" or b"logsumexp" in out
+
+
+@pytest.mark.slow
+def test_compare_needs_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys; from equivalences.__main__ import main; status = main(['compare', 'no', 'no']);"
+        'sys.exit(f\'{status} {sorted({"torch", "numpy"} & set(sys.modules))}\')'
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("2 []\n")
 
 
 def test_a_failing_form_and_one_that_raises_are_reported(
