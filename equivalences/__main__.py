@@ -1,7 +1,7 @@
 """`equivalences COMMAND`, or `python -m equivalences COMMAND`: the whole catalogue on this machine, without pytest.
 
-Exit status 0: everything holds; 1: something does not, and the reports say what; 2: wrong usage, in one line;
-130: interrupted.
+Exit status 0: everything holds; 1: something does not, and the reports say what; 2: wrong usage, or a file that cannot
+be read or written, in one line; 130: interrupted.  A reader that leaves early, as `| head` does, changes none of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,13 +18,13 @@ from rich.console import Console
 
 import equivalences
 from equivalences.commands import (
-    FAILED,
     INTERRUPTED,
     USAGE,
     Usage,
     catalogue,
     compare,
     faults,
+    output,
     pages,
     sharpness,
     verify,
@@ -70,21 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Usage as error:
         print(f"equivalences: {error}", file=sys.stderr)
         return USAGE
-    except BrokenPipeError:  # the reader has left, as `| head` does
-        sys.stderr.close()
-        return FAILED
     except KeyboardInterrupt:
         print("equivalences: interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def script() -> int:
-    """The program: `main`, with this process's signals and streams."""
-    signal.signal(signal.SIGTERM, _interrupted)  # a time limit: what was judged is shown, drafts are removed
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # an encoding that lacks a letter shows its code instead
-            stream.reconfigure(errors="backslashreplace")
-    return main()
 
 
 def _console() -> Console:
@@ -98,5 +85,19 @@ def _interrupted(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def start() -> int:
+    """Runs the command of a process of its own: its signals and its output are taken care of."""
+    signal.signal(signal.SIGTERM, _interrupted)  # a time limit: what was judged is shown, drafts are removed
+    hangup = getattr(signal, "SIGHUP", None)  # the terminal is gone: the same, unless `nohup` says otherwise
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
+        signal.signal(hangup, _interrupted)
+    stdout = output.prepare()
+    status = main()
+    if said := output.lost(stdout):
+        print(f"equivalences: could not write all of the output: {said}", file=sys.stderr)
+        return status or USAGE
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(script())
+    sys.exit(start())

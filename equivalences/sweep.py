@@ -18,10 +18,12 @@ import os
 import pickle
 import pkgutil
 import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -269,10 +271,32 @@ def load() -> None:
             importlib.import_module(found.name)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Operations run by one thread while inside, as in every worker: some kernels add up by the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _begin(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's business
+    for name in ("SIGINT", "SIGHUP"):  # the parent's business
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     load()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent has ended, however: a killed one tells nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _away(unit: Unit) -> Tally:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from equivalences import execute
-from equivalences.judge import INSIDE, KNOWN, Crash, Judgement
+from equivalences.formats import FORMATS, ulp
+from equivalences.judge import INSIDE, KNOWN, Crash, Judgement, Measurement
 from equivalences.model import Array, Identity, Problem
 
 
@@ -54,6 +55,34 @@ class Cell:
 
 
 @dataclass
+class Met:
+    """What was seen of one known defect in one form: the numbers that it explains, and how far off they are at most.
+
+    `ratio` is error/allowance, of the allowance that the form would have without the defect; `ulps` is the error in
+    units in the last place (both inf where no number came out, or nothing is allowed).
+    """
+
+    numbers: int = 0
+    ratio: float = 0.0
+    ulps: float = 0.0
+
+    def add(self, other: Met) -> None:
+        """Takes in what was seen elsewhere."""
+        self.numbers += other.numbers
+        self.ratio, self.ulps = max(self.ratio, other.ratio), max(self.ulps, other.ulps)
+
+
+def _met(m: Measurement) -> Met:
+    """What a measurement says of the known defects that it has met."""
+    known = m.verdict == KNOWN
+    error, own, exact = m.error[known], m.own[known], m.exact[known]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        far = np.stack([error / own, error / ulp(exact, FORMATS[m.problem.format])])
+    ratio, ulps = np.where(np.isnan(far), np.inf, far).max(axis=1, initial=0.0).tolist()
+    return Met(int(known.sum()), ratio, ulps)
+
+
+@dataclass
 class Tally:
     """The sum of many judgements of one identity in one format."""
 
@@ -63,10 +92,19 @@ class Tally:
     numbers: int = 0
     cells: dict[tuple[str, str, str], Cell] = field(default_factory=dict)  # (form label, quantity kind, region)
     worst: dict[str, Worst] = field(default_factory=lambda: {"value": Worst(), "gradient": Worst()})
-    defects: dict[str, int] = field(default_factory=dict)
+    met: dict[tuple[str, str], Met] = field(default_factory=dict)  # (form label, known defect)
+    sizes: dict[str, int] = field(default_factory=dict)  # form label -> numbers judged
     failures: list[Judgement] = field(default_factory=list)
     seen: int = 0  # CRC-32 of the problems, in their order
     fingerprints: dict[tuple[str, str], int] = field(default_factory=dict)  # (form label, quantity) -> CRC-32 of `got`
+
+    @property
+    def defects(self) -> dict[str, int]:
+        """Known defects that were met, each with the numbers that it explains."""
+        found: dict[str, int] = {}
+        for (_, name), met in self.met.items():
+            found[name] = found.get(name, 0) + met.numbers
+        return found
 
     def add(self, judgement: Judgement) -> None:
         """Takes in one judgement; failures are kept (the first few of a form), everything else is counted."""
@@ -84,12 +122,13 @@ class Tally:
         for row, each in zip(flags[1:], (m.informative, np.isfinite(m.own), stable, m.verdict == KNOWN), strict=True):
             row[:] = each.ravel()
         self.numbers += m.got.size
+        self.sizes[m.form.label] = self.sizes.get(m.form.label, 0) + m.got.size
         got = np.where(np.isnan(m.got), np.nan, m.got).tobytes()  # one nan is as good as another
         self.fingerprints[m.form.label, m.quantity] = zlib.crc32(
             got, self.fingerprints.get((m.form.label, m.quantity), 0)
         )
         for defect in m.defects:
-            self.defects[defect] = self.defects.get(defect, 0) + int((m.verdict == KNOWN).sum())
+            self.met.setdefault((m.form.label, defect), Met()).add(_met(m))
         bits, present = m.region.ravel(), int(np.bitwise_or.reduce(m.region, axis=None))
         for index, region in enumerate(m.identity.domain.regions):
             if not present >> index & 1:
@@ -120,8 +159,10 @@ class Tally:
             self.cells.setdefault(key, Cell()).add(cell)
         for kind, worst in other.worst.items():
             self._reach(kind, worst)
-        for defect, count in other.defects.items():
-            self.defects[defect] = self.defects.get(defect, 0) + count
+        for of_form, met in other.met.items():
+            self.met.setdefault(of_form, Met()).add(met)
+        for label, size in other.sizes.items():
+            self.sizes[label] = self.sizes.get(label, 0) + size
         for failure in other.failures:
             self._keep(failure)
 

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "equivalences"
 
 # From the bottom up: a module imports what stands before it, or beside it in its own line.
 LAYERS = (
-    ("model", "formats", "devices", "files"),
+    ("model", "formats", "devices", "files", "schema"),
     ("enclosure",),
     ("rounding", "exact"),
     ("oracle",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import equivalences
-from equivalences import devices, entries, judge, sweep
+from equivalences import devices, entries, judge, schema, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, IDENTITIES, PITFALLS
 from equivalences.known_defects import KNOWN_DEFECTS
@@ -90,7 +91,7 @@ def test_sharpness_takes_the_largest_and_names_what_is_low(command: Callable[...
     for cell in results["tallies"][0]["cells"]:
         kernel = cell["form"] == "torch.logsumexp(z, dim)"
         cell["error/allowance"] = {"value": 0.75, "gradient": 2**-7}[cell["quantity"]] if kernel else 2**-8
-    paths[1].write_text(json.dumps(results))
+    paths[1].write_text(json.dumps(schema.sealed(results)))
     status, page, _ = command("sharpness", str(paths[1]))
     assert status == 0
     assert "| `logsumexp` | value |  | 0.75 |" in page
@@ -99,7 +100,7 @@ def test_sharpness_takes_the_largest_and_names_what_is_low(command: Callable[...
     _, both, _ = command("sharpness", *map(str, paths))
     assert "*" not in both.partition("Below")[2].partition("\n")[2], "the larger of two results was left out"
     results["environment"]["torch"]["version"] = "0.1"
-    paths[1].write_text(json.dumps(results))
+    paths[1].write_text(json.dumps(schema.sealed(results)))
     status, _, said = command("sharpness", *map(str, paths))
     assert status == 2
     assert "different releases of torch" in said
@@ -144,6 +145,62 @@ def test_compare_tells_other_bits_from_new_failures(
     assert command("compare", before, after)[0] == 2
 
 
+def test_an_upgrade_into_a_serious_known_defect_fails(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    asked = ("verify", "--identity", "log_softmax", "--format", "bfloat16", "--examples", "0", "--jobs", "1")
+    status, out, _ = command(*asked, "--json", str(after))
+    assert status == 0
+    assert "known defect, serious: log_softmax-16bit-sum: " in out
+    assert "do instead: F.cross_entropy(z.float(), y)" in out
+    found = json.loads(after.read_text())
+    met = next(each for each in found["tallies"][0]["known defects"] if each["name"] == "log_softmax-16bit-sum")
+    assert 0 < met["share"] < 1
+    assert met["error/allowance"] > 1
+    found["tallies"][0]["known defects"] = found["known defects"] = []
+    before.write_text(json.dumps(schema.sealed(found)))
+    status, out, _ = command("compare", str(before), str(after))
+    assert status == 1
+    assert out.startswith("known defect met now, serious: log_softmax-16bit-sum: ")
+    assert "FAIL (serious-defect)" in out
+    assert command("compare", str(before), str(after), "--fail-on", "never")[0] == 0
+    assert command("compare", str(before), str(after), "--fail-on", "bits,failure")[0] == 0
+    assert command("compare", str(before), str(after), "--fail-on", "bits", "--fail-on", "known-defect")[0] == 1
+    status, out, _ = command("compare", str(after), str(before))
+    assert status == 0
+    assert out.startswith("known defect no longer met, serious: log_softmax-16bit-sum: ")
+    assert command("compare", str(after), str(before), "--fail-on", "never,bits")[0] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_results_are_there_whatever_becomes_of_the_output(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "equivalences", *TINY, "--json", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert run.stdout is not None
+    if encoding == "utf-8":
+        run.stdout.close()  # the reader has left before anything was printed
+        run.stdout = None
+    out, err = run.communicate()
+    assert run.returncode == 0, err
+    assert b"Traceback" not in err
+    assert schema.read(path).complete
+    assert encoding == "utf-8" or b"logsumexp" in out
+
+
+@pytest.mark.slow
+def test_compare_needs_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys; from equivalences.__main__ import main; status = main(['compare', 'no', 'no']);"
+        'sys.exit(f\'{status} {sorted({"torch", "numpy"} & set(sys.modules))}\')'
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("2 []\n")
+
+
 def test_a_failing_form_and_one_that_raises_are_reported(
     command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +233,7 @@ def test_results_that_cannot_be_written_are_shown(
     monkeypatch.setattr(sweep, "run", run)
     arguments = (*TINY, "--examples", "0", "--json", str(folder / "results.json"))
     status, out, err = command(*arguments)
-    assert status == 1
+    assert status == 2
     assert "0 with failures, 0 not fully tested" in out
     assert f"equivalences: could not write {folder / 'results.json'}: No such file or directory\n" in err
     folder.mkdir()
@@ -228,7 +285,13 @@ def test_interrupt_prints_what_was_judged(
     assert "logsumexp" in out
     assert "1 of 2 cells complete" in out
     assert "interrupted" in err
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [path]
+    found = schema.read(path)
+    assert not found.complete
+    assert [(t.format, t.complete) for t in found.tallies] == [("float32", True)]
+    status, out, _ = command("compare", str(path), str(path))
+    assert status == 0
+    assert out.count(f"{path} is of a run that was interrupted: only its 1 complete cells are compared") == 2
 
 
 def test_list_and_show_know_everything(command: Callable[..., Outcome]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,7 @@ def test_a_record_of_something_else_is_refused_and_kept(
         refused(f"was made in other circumstances ({name}): name another file")
 
 
-@pytest.mark.parametrize("junk", [b"I1x\n.", b"no pickle at all", b"\0", pickle.dumps(1)], ids=str)
+@pytest.mark.parametrize("junk", [b"I1x\n.", b"no record at all", b"\0", b"00000000 {}\n"], ids=str)
 @pytest.mark.parametrize("place", ["instead of the first record", "after the last record"])
 def test_a_damaged_record_is_refused_and_kept(
     junk: bytes, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

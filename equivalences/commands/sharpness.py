@@ -17,10 +17,11 @@ def add(commands: Any) -> None:
 
 
 def run(asked: Any, console: Console) -> int:
-    from equivalences.report import results, sharpness
+    from equivalences import schema
+    from equivalences.report import sharpness
 
     try:
-        several = [results.read(path) for path in asked.results]
+        several = [schema.read(path) for path in asked.results]
     except ValueError as error:
         raise Usage(str(error)) from None
     if reason := sharpness.comparable(several):

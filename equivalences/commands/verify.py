@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from equivalences.commands import FAILED, INTERRUPTED, Usage, natural, positive
+from equivalences.commands import FAILED, INTERRUPTED, USAGE, Usage, natural, positive
 
 if TYPE_CHECKING:  # torch takes seconds to load
     from equivalences.files import Destination
@@ -64,26 +64,27 @@ class Judged:
     tallies: list[Tally]
     complete: frozenset[tuple[str, str]]
     interrupted: bool
+    died: bool
     seconds: float
 
 
 def run(asked: Any, console: Console) -> int:
     with ExitStack() as stack:
         plan = _asked(asked, stack)
-        from equivalences import sweep
         from equivalences.report import environment
 
         console.print(environment.summary(plan.device), soft_wrap=True)
         if plan.finished:
             held = f"{asked.resume} holds {len(plan.finished)} finished units of work: they are not judged again"
             console.print(held, soft_wrap=True)
-        try:
-            judged = _judge(plan)
-        except sweep.WorkerDied as error:
-            print(f"equivalences: {error}", file=sys.stderr)
-            return FAILED
+        judged = _judge(plan)
         unwritten = _write(plan, judged, asked.json)
-        return _show(asked, plan, judged, unwritten, console)
+        if plan.finished is not None and plan.finished.lost:
+            unwritten = True
+            said = f"could not keep all that was finished in {asked.resume}: {plan.finished.lost}"
+            print(f"equivalences: {said}", file=sys.stderr)
+        status = _show(asked, plan, judged, unwritten, console)
+        return FAILED if judged.died else status
 
 
 def _asked(asked: Any, stack: ExitStack) -> Plan:
@@ -106,6 +107,7 @@ def _asked(asked: Any, stack: ExitStack) -> Plan:
         print(f"judging {_amount(identities, formats)}, on {device}, {mode}; loading torch ...", flush=True)
     from equivalences import resume, sweep
 
+    stack.enter_context(sweep.one_thread())  # as every worker has: what is recorded is what ran
     try:
         finished = stack.enter_context(resume.finished(asked.resume, device)) if asked.resume is not None else None
     except resume.Unfit as error:
@@ -135,7 +137,7 @@ def _judge(plan: Plan) -> Judged:
     begun = time.monotonic()
     cells: dict[tuple[str, str], Tally] = {}
     complete: set[tuple[str, str]] = set()
-    interrupted = False
+    interrupted = died = False
     try:
         with shown() as progress:
             for tally in sweep.sweep(
@@ -145,23 +147,27 @@ def _judge(plan: Plan) -> Judged:
                 complete.add((tally.identity.name, tally.format))
     except KeyboardInterrupt:
         interrupted = True
+    except sweep.WorkerDied as error:  # what was judged until then is worth having
+        interrupted = died = True
+        print(f"equivalences: {error}", file=sys.stderr)
     tallies = [cells[key] for key in plan.order if key in cells]
-    return Judged(tallies, frozenset(complete), interrupted, time.monotonic() - begun)
+    return Judged(tallies, frozenset(complete), interrupted, died, time.monotonic() - begun)
 
 
 def _write(plan: Plan, judged: Judged, name: str) -> bool:
     """Writes the results for programs, where they are asked for; whether that failed, which stderr then says."""
     from equivalences.report import results
 
-    if plan.file is None or judged.interrupted:
+    if plan.file is None:
         return False
+    incomplete = set(plan.order) - judged.complete
     said = {
         "identities": [identity.name for identity in plan.identities],
         "formats": list(plan.formats), "device": plan.device, "mode": plan.mode,
         "examples": plan.examples, "seed": plan.seed,
     }  # fmt: skip
     try:
-        plan.file.write(results.results(judged.tallies, said))
+        plan.file.write(results.results(judged.tallies, said, incomplete))
     except OSError as error:  # what was judged is shown all the same
         print(f"equivalences: could not write {name}: {error.strerror}", file=sys.stderr)
         return True
@@ -170,7 +176,7 @@ def _write(plan: Plan, judged: Judged, name: str) -> bool:
 
 def _show(asked: Any, plan: Plan, judged: Judged, unwritten: bool, console: Console) -> int:
     """Tables, reports of failures, and the ending; returns the exit status."""
-    from equivalences.report import ending, failure, table
+    from equivalences.report import defects, ending, failure, table
 
     tallies = judged.tallies
     if asked.forms:
@@ -178,7 +184,7 @@ def _show(asked: Any, plan: Plan, judged: Judged, unwritten: bool, console: Cons
             console.print(table.validity(t, console.width), end="\n\n")
     if tallies:
         console.print(table.summary(tallies, console.width))
-        for line in ending.bugs(tallies):
+        for line in defects.met(tallies):
             console.print(line, soft_wrap=True)
     failing = [t for t in tallies if t.failures]
     for t in failing:
@@ -201,4 +207,4 @@ def _show(asked: Any, plan: Plan, judged: Judged, unwritten: bool, console: Cons
         if asked.resume:
             print(f"equivalences: the same command goes on from {asked.resume}", file=sys.stderr)
         return INTERRUPTED
-    return FAILED if failing or vacuous or unwritten else 0
+    return FAILED if failing or vacuous else USAGE if unwritten else 0

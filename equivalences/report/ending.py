@@ -1,4 +1,4 @@
-"""How `verify` ends: known bugs of PyTorch that were met; three sentences: passed or not, what was met, what next."""
+"""How `verify` ends, in three sentences: passed or not, what was met, what next."""
 
 from __future__ import annotations
 
@@ -26,18 +26,6 @@ def severity(defect: KnownDefect) -> str:
 
 def _many(count: int, one: str, several: str = "") -> str:
     return f"{count:,} {one if count == 1 else several or one + 's'}"
-
-
-def bugs(tallies: Sequence[Tally]) -> Iterator[str]:
-    """A line for each known defect that was met, the severest first."""
-    met = _met(tallies)
-    if met:
-        yield ""
-        yield "Known bugs of PyTorch that were met; they are no failures:"
-    names = max((len(defect.name) for defect, _ in met), default=0)
-    levels = max((len(severity(defect)) for defect, _ in met), default=0)
-    for defect, count in met:
-        yield f"  {severity(defect):{levels}}  {defect.name:{names}}  {_many(count, 'number')}"
 
 
 def sentences(

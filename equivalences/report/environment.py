@@ -19,7 +19,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return {
         "equivalences": _version("equivalences"),
         "torch": {
-            "version": torch.__version__,
+            "version": str(torch.__version__),
             "git": torch.version.git_version,
             "debug": torch.version.debug,
             "cuda": torch.version.cuda,

@@ -1,35 +1,35 @@
-"""Results that programs read: tallies as JSON."""
+"""Results that programs read: tallies as JSON, of the types in `equivalences.schema`."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from equivalences.judge import Crash, Judgement
+from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Problem
 from equivalences.report.environment import environment
+from equivalences.schema import SCHEMA, sealed
 from equivalences.tally import Tally
 
-SCHEMA = 2
 LISTED = 1000  # numbers of a worst problem; larger ones would make up nine tenths of the file
 
 
-def tally(t: Tally) -> dict[str, Any]:
+def tally(t: Tally, complete: bool = True) -> dict[str, Any]:
     """One tally as plain data; numbers that are not finite become the strings "inf" and "nan"."""
     return {
         "identity": t.identity.name,
         "statement": t.identity.statement,
         "format": t.format,
+        "complete": complete,
         "problems": t.problems,
         "numbers": t.numbers,
         "worst": {
             kind: {
-                "error/allowance": _plain(worst.ratio),
+                "error/allowance": plain(worst.ratio),
                 "form": worst.form,
                 "region": worst.region,
                 "problem": None if worst.problem is None else _listed(worst.problem),
@@ -46,20 +46,35 @@ def tally(t: Tally) -> dict[str, Any]:
                 "bounded": cell.bounded,
                 "within contract": cell.stable,
                 "known defect": cell.known,
-                "error/allowance": _plain(cell.ratio),
-                "error/contract": _plain(cell.contract_ratio),
+                "error/allowance": plain(cell.ratio),
+                "error/contract": plain(cell.contract_ratio),
             }
             for (form, kind, region), cell in t.cells.items()
         ],
-        "known defects": dict(t.defects),
+        "known defects": met(t),
         "problems crc32": f"{t.seen:08x}",
         "fingerprints": [
             {"form": form, "quantity": quantity, "crc32": f"{crc:08x}"}
             for (form, quantity), crc in t.fingerprints.items()
         ],
-        "never tested": t.vacuous(),
+        "never tested": t.vacuous() if complete else [],
         "failures": [failure(f) for f in t.failures],
     }
+
+
+def met(t: Tally) -> list[dict[str, Any]]:
+    """What a tally says of known defects, as plain data: of each in each form."""
+    return [
+        {
+            "name": defect,
+            "form": form,
+            "numbers": seen.numbers,
+            "share": seen.numbers / t.sizes[form],
+            "error/allowance": plain(seen.ratio),
+            "error in ulp": plain(seen.ulps),
+        }
+        for (form, defect), seen in t.met.items()
+    ]
 
 
 def _listed(problem: Problem) -> str:
@@ -76,29 +91,42 @@ def failure(f: Judgement) -> dict[str, Any]:
     return {**where, "quantity": f.quantity, "verdicts": f.verdict.tolist()}
 
 
-def results(tallies: Iterable[Tally], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """All that one run of `verify` found: the environment, what was asked for, and every tally."""
-    return {
-        "schema": SCHEMA,
-        "environment": environment(str(plan.get("device", "cpu"))),
-        "plan": dict(plan),
-        "tallies": [tally(t) for t in tallies],
-    }
+def defects(tallies: Iterable[Tally]) -> list[dict[str, str]]:
+    """The known defects that were met, as plain data, the most severe first."""
+    met = {name for t in tallies for name in t.defects}
+    return [
+        {
+            "name": defect.name,
+            "severity": defect.severity.name.lower().replace("_", " "),
+            "off": defect.off,
+            "hurts": defect.hurts,
+            "instead": defect.instead,
+        }
+        for defect in sorted(KNOWN_DEFECTS, key=lambda defect: -defect.severity)
+        if defect.name in met
+    ]
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """Results that `results` wrote.  Raises ValueError, in one line, for a file that holds something else."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"{path} is no JSON: write it again with `verify --json {path}`") from None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA or "tallies" not in found:
-        raise ValueError(f"{path} holds no results of this version: write it again with `verify --json {path}`")
-    return found
+def results(
+    tallies: Iterable[Tally], plan: Mapping[str, Any], incomplete: Collection[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """All that one run of `verify` found: the environment, what was asked for, and every tally.
+
+    `incomplete` are the cells, an identity in a format each, of which not everything was judged.
+    """
+    tallies = list(tallies)
+    return sealed(
+        {
+            "schema": SCHEMA,
+            "complete": not incomplete,
+            "environment": environment(str(plan.get("device", "cpu"))),
+            "plan": dict(plan),
+            "known defects": defects(tallies),
+            "tallies": [tally(t, (t.identity.name, t.format) not in incomplete) for t in tallies],
+        }
+    )
 
 
-def _plain(x: float) -> float | str:
+def plain(x: float) -> float | str:
+    """The number itself, or a word for one that JSON does not have."""
     return float(x) if math.isfinite(x) else str(float(x))
