@@ -30,11 +30,12 @@ class Problem:
 
     `items` maps a name to a float64 array (real data), an int64 or bool array (labels, masks), or a plain Python
     scalar or string (an option such as ``reduction``).  Arrays are made read-only.  Equal numbers give equal
-    problems; a problem prints as runnable code.
+    problems; a problem prints as runnable code.  `role` says what an edge problem is there for ("": it is none).
     """
 
     format: str
     items: Mapping[str, Any]
+    role: str = ""
 
     def __post_init__(self) -> None:
         frozen = {}
@@ -89,7 +90,7 @@ class Domain:
 
     axes      item name -> axis letters, outermost first: ``"RC"`` rows x classes, ``"R"`` a number a row, ``"C"`` a
               number a class, ``""`` a scalar.  Layouts permute ``R`` and ``C``; every other letter stays where it is.
-    draw      (format, shape or None) -> Hypothesis strategy of `Problem`; with a shape, all its problems have it.
+    draw      (choices, format, shape or None) -> one `Problem`, made of choices (problems.draw), of the shape if given.
     edges     format -> deterministic problems that together reach every region, and hold every combination of options.
     locate    problem -> array of int, one a row (axis ``R``), or one number for the whole: index into `regions`.
     exhaustive  format -> problems that leave nothing out, each judged in one layout: every finite input (of 16-bit
@@ -98,7 +99,7 @@ class Domain:
 
     name: str
     axes: Mapping[str, str]
-    draw: Callable[[str, tuple[int, ...] | None], Any]
+    draw: Callable[[Any, str, tuple[int, ...] | None], Problem]
     edges: Callable[[str], list[Problem]]
     regions: tuple[str, ...]
     locate: Callable[[Problem], Array]

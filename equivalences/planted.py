@@ -94,7 +94,6 @@ def judgements(
     identity: Identity, form: Form, fmt: str, examples: int = EXAMPLES, seed: int = 0
 ) -> Iterator[tuple[int, Judgement]]:
     """What the gate says of one form: the number of the problem (edge problems first), and its judgements."""
-    sweep.load()
     for number, (problem, wanted) in enumerate(_problems(identity, fmt, examples, seed), 1):
         for layout in wanted:
             if layout in (form.layouts or judge.layouts(identity)):

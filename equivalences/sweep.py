@@ -11,12 +11,10 @@ does not depend on the number of processes.
 from __future__ import annotations
 
 import copyreg
-import importlib
 import math
 import multiprocessing
 import os
 import pickle
-import pkgutil
 import signal
 import threading
 import zlib
@@ -25,19 +23,17 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-import equivalences
 from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
 from equivalences.judge import Crash, Judgement
 from equivalences.model import Form, Identity, Problem
-from equivalences.problems.options import is_combination
-from equivalences.problems.sample import sample
+from equivalences.problems import options
+from equivalences.problems.draw import sample
 from equivalences.tally import Tally
 
 BATCH = 50  # drawn problems a unit
@@ -70,13 +66,13 @@ def _first(problem: Problem) -> tuple[int, ...]:
 def edges(identity: Identity, fmt: str, mode: str) -> list[tuple[Problem, tuple[str, ...]]]:
     """The edge problems (in compiled code those of the one shape), each with the layouts in which it is judged.
 
-    One that is there for its options is judged in all of them, the others in the first and the next in turn.
+    One whose role asks for it is judged in all of them, the others in the first and the next in turn.
     """
     wanted, found = shape(identity, fmt, mode), []
     for turn, problem in enumerate(identity.domain.edges(fmt)):
         if wanted is None or _first(problem) == wanted:
             every = layouts(identity, problem, mode)
-            if not is_combination((*_first(problem), 0)[0]):
+            if problem.role not in options.EVERYWHERE:
                 every = tuple(dict.fromkeys((*every[:1], *in_turn(every, turn), *seldom(every))))
             found.append((problem, every))
     return found
@@ -209,7 +205,6 @@ def sweep(
     `jobs` processes share the work (identities of the catalogue only: others are judged here, whatever `jobs`).  Units
     that are in `finished` are not judged again; those that are judged without a failure are put there.
     """
-    load()
     examples = EXAMPLES[mode] if examples is None else examples
     work = [
         unit
@@ -260,17 +255,6 @@ class WorkerDied(RuntimeError):
     """A worker process ended without a word, as after a segmentation fault or when memory ran out."""
 
 
-@cache
-def load() -> None:
-    """Imports the whole package, since Hypothesis also draws the constants that it finds in imported modules.
-
-    What is drawn for a seed must not depend on which process draws, nor on what it has imported until then.
-    """
-    for found in pkgutil.walk_packages(equivalences.__path__, "equivalences."):
-        if found.name not in ("equivalences.plugin", "equivalences.__main__"):  # one needs pytest, the other runs
-            importlib.import_module(found.name)
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Operations run by one thread while inside, as in every worker: some kernels add up by the number of threads."""
@@ -288,7 +272,6 @@ def _begin(threads: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    load()
 
 
 def _end_with_parent() -> None:
@@ -353,8 +336,8 @@ def _form(name: str, index: int) -> Form:
     return IDENTITIES[name].forms[index]
 
 
-def _problem(fmt: str, items: dict[str, Any]) -> Problem:
-    return Problem(fmt, items)
+def _problem(fmt: str, items: dict[str, Any], role: str) -> Problem:
+    return Problem(fmt, items, role)
 
 
 _FORMS = {form: (name, index) for name, identity in IDENTITIES.items() for index, form in enumerate(identity.forms)}
@@ -362,4 +345,4 @@ _FORMS = {form: (name, index) for name, identity in IDENTITIES.items() for index
 # The catalogue is code: it travels by name.
 copyreg.pickle(Identity, lambda identity: (_identity, (identity.name,)))
 copyreg.pickle(Form, lambda form: (_form, _FORMS[form]))
-copyreg.pickle(Problem, lambda problem: (_problem, (problem.format, dict(problem.items))))
+copyreg.pickle(Problem, lambda problem: (_problem, (problem.format, dict(problem.items), problem.role)))

@@ -14,6 +14,7 @@ from equivalences import sweep
 from equivalences.catalogue import IDENTITIES
 from equivalences.judge import Judgement
 from equivalences.model import Form, Identity, Problem
+from equivalences.problems import strategies
 from equivalences.report import failure
 from equivalences.tally import Tally
 
@@ -69,7 +70,7 @@ def gate(identity: Identity, fmt: str, device: str, mode: str, profile: hypothes
             hypothesis.target(worst.ratio, label=kind)
 
     drawn.__name__ = f"{identity.name}_{fmt}"  # Hypothesis keeps its examples by the function's name
-    strategy = identity.domain.draw(fmt, sweep.shape(identity, fmt, mode))
+    strategy = strategies.problems(identity.domain, fmt, sweep.shape(identity, fmt, mode))
     share = hypothesis.settings(profile, max_examples=max(1, profile.max_examples // len(identity.formats)))
     share(hypothesis.given(problem=strategy, turn=st.integers(0, 11))(drawn))()
 

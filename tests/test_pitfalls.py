@@ -14,6 +14,7 @@ from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES, PITFALLS
 from equivalences.judge import Measurement
 from equivalences.model import Form, Pitfall, Problem, Raises, Warns
+from equivalences.problems import strategies
 from equivalences.report import failure
 
 
@@ -57,7 +58,7 @@ def test_pitfall(pitfall: Pitfall) -> None:
     for fmt in formats:
         for problem in of.domain.edges(fmt):
             show(problem)
-    strategy = st.sampled_from(formats).flatmap(lambda fmt: of.domain.draw(fmt, None))
+    strategy = st.sampled_from(formats).flatmap(lambda fmt: strategies.problems(of.domain, fmt))
     show.__name__ = pitfall.name  # Hypothesis keeps its examples by the function's name
     settings(max_examples=max(4, settings().max_examples // 10))(given(problem=strategy)(show))()
     assert seen, "not shown by any problem"

@@ -15,11 +15,11 @@ from equivalences import sweep
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
 from equivalences.formats import FORMATS, every_finite, truncate
 from equivalences.model import Array, Domain, Identity, Problem
-from equivalences.problems import options
+from equivalences.problems import options, strategies
 from equivalences.problems.classes import classes, pairs
+from equivalences.problems.draw import sample
 from equivalences.problems.layers import layers
 from equivalences.problems.rows import CLASS_KINDS, Recipe, expand, moderated
-from equivalences.problems.sample import sample
 from equivalences.problems.scalars import scalars
 
 EVERYTHING: dict[str, Any] = {"labels": True, "soft": True, "weight": True, "ignore": True, "smoothing": True}
@@ -98,8 +98,9 @@ def test_edges_are_few_and_reach_every_region(domain: Domain, format: str) -> No
     edges = domain.edges(format)
     for problem in edges:
         check(domain, problem)
-    sizes = [len(next(iter(problem.items.values()))) for problem in edges]
-    lone, combinations = sizes[14:].count(1), sizes.count(options.ROWS)
+    roles = [problem.role for problem in edges]
+    combinations = roles.count(options.COMBINATION)
+    lone = roles[1:].count(options.ALONE) + roles.count(options.COMBINATION_ALONE)
     assert len(edges) <= 14 + lone + combinations
     assert lone <= len(domain.regions) + 3 * 3 * 2  # of the totals: a row a region; and the options of a row alone
     assert combinations <= 3 * 4 * 3 * 2  # a combination of options each
@@ -352,8 +353,7 @@ DISCOVERIES: dict[str, Callable[[Problem], Any]] = {
 
 
 @pytest.mark.slow
-def test_hypothesis_finds_what_matters() -> None:
-    sweep.load()  # what is drawn depends on the modules imported
+def test_drawn_problems_have_what_matters() -> None:
     some = drawn(classes(**EVERYTHING), "float32", 1500)
     missing = [wanted for wanted, holds in DISCOVERIES.items() if not any(holds(problem) for problem in some)]
     assert missing == []
@@ -361,7 +361,7 @@ def test_hypothesis_finds_what_matters() -> None:
 
 def test_a_failure_shrinks_to_one_plain_row() -> None:
     quick = settings(max_examples=500, database=None, deadline=None, derandomize=True)
-    strategy = classes(labels=True).draw("float32", None)
+    strategy = strategies.problems(classes(labels=True), "float32")
     shrunk = find(strategy, lambda problem: np.ptp(problem["z"], axis=1).max() > 9, settings=quick)
     assert shrunk["z"].shape == (1, 2)
     assert np.array_equal(shrunk["z"] * 8, np.rint(shrunk["z"] * 8)) or np.abs(shrunk["z"]).min() < 1
@@ -382,7 +382,7 @@ def test_options_that_do_not_fit_are_refused(make: Callable[[], Domain], message
 
 
 @settings(max_examples=20, deadline=None, database=None)
-@given(classes(labels=True).draw("float16", None))
+@given(strategies.problems(classes(labels=True), "float16"))
 def test_a_problem_prints_as_code_that_makes_it_again(problem: Problem) -> None:
     again = eval(repr(problem), {"Problem": Problem})  # our own text
     for name in problem:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from equivalences import choices, execute, sweep
+from equivalences import choices, execute
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.own import audit
 from equivalences.own.losses import LOSSES, WrongCall, cases, several
@@ -97,7 +97,6 @@ def check(
     if not gradient:
         for each in judges:
             each.case = replace(each.case, identity=replace(each.case.identity, wrt=()))
-    sweep.load()  # what is drawn depends on it
     large = many_rows and of in LOSSES, many_classes and of in LOSSES
     work = [
         (each, one)

@@ -9,9 +9,9 @@ import numpy as np
 
 from equivalences import devices, execute, sweep
 from equivalences.model import Identity, Problem
+from equivalences.problems.draw import sample
 from equivalences.problems.large import repeated, widened
 from equivalences.problems.rows import some_rows
-from equivalences.problems.sample import sample
 
 # Edge problem (a mean, a total, one row) -> rows: more than the 32768 numbers that PyTorch gives to one thread, and
 # more than a block of 1024 or 2048 has.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unittest
 import warnings
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,6 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, TypeGuard
 
-import hypothesis
 import numpy as np
 import torch
 from torch import Tensor
@@ -71,7 +71,14 @@ OPERATORS: dict[str, tuple[str, str]] = {
 
 @contextmanager
 def _hypothesis_as_it_was() -> Iterator[None]:
-    """Around the import of torch's own test library, which loads a Hypothesis profile of its own, of 10 examples."""
+    """Around the import of torch's own test library, which loads a Hypothesis profile of its own, of 10 examples.
+
+    Only in a process that uses Hypothesis, as the tests do; in a command there is nothing to keep.
+    """
+    hypothesis: Any = sys.modules.get("hypothesis")
+    if hypothesis is None:
+        yield
+        return
     settings = hypothesis.settings
     loaded, dev = settings.get_current_profile_name(), None
     with suppress(hypothesis.errors.InvalidArgument):  # no such profile

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
 from equivalences.formats import FORMATS, Format, truncate
 from equivalences.model import Array, Domain, Problem
 from equivalences.problems import options
+from equivalences.problems.draw import Choose
 from equivalences.problems.rows import PATTERNS, PERIODS, moderated, some_rows
 
 # Beyond 2048 float16 counts by twos, beyond 65504 it has no number, from 65520 on it rounds to infinity; the vectors
@@ -140,7 +140,7 @@ def widened(problem: Problem, axes: Mapping[str, str], columns: int, turn: int) 
         items["y"] = np.where(items["y"] == items.get("ignore_index"), items["y"], moved)
     if "p" in items:
         items["p"] = truncate(items["p"] / (columns / few), fmt)
-    return Problem(problem.format, items)
+    return Problem(problem.format, items, "" if len(chosen) > 1 else options.ALONE)
 
 
 def _set(items: Mapping[str, Any], name: str) -> bool:
@@ -162,7 +162,7 @@ def wide(base: Domain, columns: Mapping[str, tuple[int, ...]]) -> Domain:
 
 def _combinations(base: Domain, format: str) -> list[Problem]:
     """The edge problems that hold one combination of options each."""
-    return [problem for problem in base.edges(format) if len(problem["z"]) == options.ROWS]
+    return [problem for problem in base.edges(format) if problem.role == options.COMBINATION]
 
 
 def many(base: Domain, sizes: tuple[int, ...] = SIZES) -> Domain:
@@ -201,11 +201,9 @@ def _enlarged(
 ) -> Domain:
     """Problems of `base`, enlarged: edge problems to the `sizes` of a format in turn, drawn ones to one of `some`."""
 
-    def draw(format: str, shape: tuple[int, ...] | None = None) -> Any:
-        if shape is not None:
-            return base.draw(format, shape)
-        pieces = (base.draw(format, None), st.sampled_from(some), st.integers(0, turns - 1))
-        return st.tuples(*pieces).map(lambda drawn: enlarge(drawn[0], base.axes, *drawn[1:]))
+    def draw(choose: Choose, format: str, shape: tuple[int, ...] | None = None) -> Problem:
+        small = base.draw(choose, format, shape)
+        return small if shape is not None else enlarge(small, base.axes, choose.of(some), choose.of(range(turns)))
 
     def edges(format: str) -> list[Problem]:
         small = base.edges(format)

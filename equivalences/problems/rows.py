@@ -1,4 +1,4 @@
-"""The rows of a problem: a `Recipe` (few integers) expanded, without further choice, into exact numbers.
+"""The rows of a problem: a `Recipe` (few choices) expanded, without further choice, into exact numbers.
 
 A row is given by a code, one integer: the low four bits choose a row kind, an entry of a table; the rest is entropy,
 hashed (splitmix64, a counter per column) into full significands.  A row depends on its code alone, not on its place
@@ -8,6 +8,7 @@ A new row kind is one entry of `CLASS_KINDS` or `SCALAR_KINDS` (at most 16 each)
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -142,6 +143,19 @@ PATTERNS: dict[str, Callable[[Array, int, int], Array]] = {
     "blocks": lambda r, n, k: r // k % 2 == 1,
 }
 PERIODS = (1, 2, 3, 5, 7, 9, 15, 16, 31)  # many one below a power of two: a column of sequences of 2, 4, 8 ... tokens
+INDICES = ("-100", "another", "a class")  # the default, one that is no class either, or a class
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Which rows are ignored (a key of `PATTERNS`, one of `PERIODS`), and by which kind of index (of `INDICES`)."""
+
+    pattern: str = "none"
+    period: int = 1
+    index: str = "-100"
+
+
+IGNORED = tuple(itertools.starmap(Ignored, itertools.product(PATTERNS, PERIODS, INDICES)))
 
 # Uniform numbers in [0, 1) -> weights.
 WEIGHTS: dict[str, Callable[[Array], Array]] = {
@@ -151,6 +165,20 @@ WEIGHTS: dict[str, Callable[[Array], Array]] = {
     "tiny": lambda v: 2.0**-10 + 0 * v,
     "zero": lambda v: 0 * v,
 }
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Kinds of weights (keys of `WEIGHTS`), repeated along them; where they are optional, they may not be `given`."""
+
+    kinds: tuple[str, str, str] = ("one", "one", "one")
+    given: bool = False
+
+
+# Where they are optional, a third is without.
+WEIGHTINGS = tuple(
+    Weights((a, b, c), given=number % 3 != 0) for number, (c, b, a) in enumerate(itertools.product(WEIGHTS, repeat=3))
+)
 
 DISTINCT = 32  # rows of a problem, about: all others repeat them
 
@@ -169,10 +197,10 @@ class Recipe:
     codes: tuple[int, ...]  # 16 entropy + kind (modulo the number of kinds); further rows follow from these
     pool: tuple[float, ...] = (0.0,)
     salt: int = 0  # the entropy of what is no row's own: weights, a scalar upstream gradient ...
-    ignored: int = 0  # digits: pattern, index into PERIODS, index (of 3: -100, -1, a class)
-    weights: int = 0  # three digits, repeated along the weights
-    smoothing: int = 0
-    positive: int = 0
+    ignored: Ignored = Ignored()
+    weights: Weights = Weights()
+    smoothing: float | None = 0.0  # None: any number
+    positive: float | None = 1.0
     widths: tuple[int, int] = (0, 0)  # of the layers, 0: as many as columns
     reduction: str = ""
 
@@ -198,7 +226,7 @@ class Rows:
     def weights(self, count: int, kept: Array | None = None) -> Array:
         """Non-negative weights whose total over the indices `kept` (None: all) is positive."""
         v = self.shared(count)
-        kinds = np.resize([self.recipe.weights // len(WEIGHTS) ** i % len(WEIGHTS) for i in range(3)], count)
+        kinds = np.resize([tuple(WEIGHTS).index(kind) for kind in self.recipe.weights.kinds], count)
         weight: Array = np.choose(kinds, [make(v) for make in WEIGHTS.values()])
         kept = np.arange(count) if kept is None else kept
         if not weight[kept].any():

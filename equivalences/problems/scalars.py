@@ -10,8 +10,9 @@ import numpy as np
 from equivalences.formats import FORMATS, every_finite, truncate
 from equivalences.model import Domain, Problem
 from equivalences.problems import regions
+from equivalences.problems.options import ALONE
 from equivalences.problems.recipes import check, domain, named
-from equivalences.problems.rows import POSITIVE, SCALAR_KINDS, TARGET, Rows, moderated, some_rows
+from equivalences.problems.rows import SCALAR_KINDS, TARGET, Rows, moderated, some_rows
 
 
 def scalars(
@@ -49,7 +50,7 @@ def scalars(
             items["t"] = 2 * hit - 1 if target == "sign" else hit
         positive = np.array(1.0)
         if pos_weight:
-            fixed = POSITIVE[rows.recipe.positive]
+            fixed = rows.recipe.positive
             positive = np.array(0.1 + 2 * rows.shared(1, TARGET)[0] if fixed is None else fixed)
         total = float((np.abs(z) + 1).sum() * max(1.0, positive))
         if weight:
@@ -99,5 +100,5 @@ def _with_lone_rows(domain: Domain, edges: list[Problem]) -> list[Problem]:
     at, size = domain.locate(problem), np.abs(problem["z"])
     for region in np.unique(at):
         mildest = np.argmin(np.where(at == region, size, np.inf), keepdims=True)
-        edges.append(some_rows(problem, domain.axes, mildest))
+        edges.append(replace(some_rows(problem, domain.axes, mildest), role=ALONE))
     return edges

@@ -5,23 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from equivalences.model import Array
-from equivalences.problems.rows import LABEL, PATTERNS, PERIODS, SMOOTHING, TARGET, Rows, moderated
+from equivalences.problems.rows import LABEL, PATTERNS, TARGET, Rows, moderated
 
 
 def ignored(rows: Rows, y: Array, count: int) -> tuple[Array, int, Array]:
     """Labels of which exactly a pattern is the ignored index, that index, and which rows are kept (never none)."""
-    number = len(y)
-    (pattern, period), which = divmod(rows.recipe.ignored // 3, len(PERIODS)), rows.recipe.ignored % 3
-    odd = (-1, -2, 255)[rows.recipe.salt % 3]
-    index = (-100, odd, int(rows.shared(1, LABEL)[0] * count))[which if count > 1 else 0]
-    kept = ~tuple(PATTERNS.values())[pattern](np.arange(number), number, PERIODS[period])
+    asked, number = rows.recipe.ignored, len(y)
+    indices = {"another": (-1, -2, 255)[rows.recipe.salt % 3], "a class": int(rows.shared(1, LABEL)[0] * count)}
+    index = indices.get(asked.index, -100) if count > 1 else -100
+    kept = ~PATTERNS[asked.pattern](np.arange(number), number, asked.period)
     kept[-1] |= not kept.any()
     return np.where(kept, np.where(y == index, (y + 1) % count, y), index), index, kept
 
 
 def class_weights(rows: Rows, count: int, used: Array | None, spread: float, optional: bool) -> Array | None:
     """A weight for each class, not all zero among the classes `used`; or, if `optional`, at times none."""
-    if optional and rows.recipe.weights % 3 == 0:
+    if optional and not rows.recipe.weights.given:
         return None
     w = rows.weights(count, used)
     return moderated(w, spread * float(w.max()), rows.fmt)
@@ -29,7 +28,7 @@ def class_weights(rows: Rows, count: int, used: Array | None, spread: float, opt
 
 def smoothed(rows: Rows) -> float:
     """The label smoothing, in [0, 1]."""
-    fixed = SMOOTHING[rows.recipe.smoothing]
+    fixed = rows.recipe.smoothing
     return float(rows.shared(1, TARGET)[0]) if fixed is None else fixed
 
 

@@ -1,7 +1,7 @@
 """Domains of the identities about distributions, layers and training.
 
 Options (learning rate, momentum, dropout probability ...) are picked from short tables by the entropy of what is no
-row's own, so that they cost Hypothesis nothing.  Python floats among them are exact: they are the doubles they are.
+row's own, so that they are no choice to draw.  Python floats among them are exact: they are the doubles they are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from equivalences.formats import FORMATS, Format, every_finite, truncate
 from equivalences.model import Array, Domain, Problem
+from equivalences.problems.draw import Choose
 from equivalences.problems.layers import layers
 from equivalences.problems.recipes import domain
 from equivalences.problems.rows import CLASS_KINDS, LABEL, SCALAR_KINDS, TARGET, Block, Kind, Rows
@@ -36,7 +37,8 @@ class _Pick:
 def _of_problem(problem: Problem) -> _Pick:
     """Options that follow from the numbers of a problem, reproducibly."""
     digest = zlib.crc32(b"".join(item.tobytes() for item in problem.items.values() if isinstance(item, np.ndarray)))
-    return _Pick(np.random.default_rng(digest).random(16))
+    # As `default_rng(digest).random(16)` has it, whose method may change; the raw words may not (NEP 19).
+    return _Pick((np.random.PCG64(digest).random_raw(16) >> np.uint64(11)) * 2.0**-53)
 
 
 def derived(
@@ -49,10 +51,10 @@ def derived(
     """The problems of `base` with other items; where they lie is decided by `base`, from items that must remain."""
 
     def remade(problem: Problem) -> Problem:
-        return Problem(problem.format, make(problem, _of_problem(problem)))
+        return Problem(problem.format, make(problem, _of_problem(problem)), problem.role)
 
-    def draw(format: str, shape: tuple[int, ...] | None = None) -> Any:
-        return base.draw(format, shape).map(remade)
+    def draw(choose: Choose, format: str, shape: tuple[int, ...] | None = None) -> Problem:
+        return remade(base.draw(choose, format, shape))
 
     def edges(format: str) -> list[Problem]:
         return [remade(problem) for problem in base.edges(format)]
@@ -105,6 +107,7 @@ def regression(*, reduction: tuple[str, ...] = (), out: str = "R") -> Domain:
         choices={"salt"},
         columns=(2,),
         sizes=((1, 2), (2, 2), (12, 2), (17, 2), (67, 2)),
+        everywhere=((12, 2),),  # every kind of row twice
         reduction=reduction,
         layouts=("contiguous", "strided"),
     )
@@ -284,8 +287,8 @@ def sizes() -> Domain:
     base = layers(hidden=True)
     figures = ((3072, 512, 2), (784, 32, 1), (784, 32, 2))
 
-    def draw(format: str, shape: tuple[int, ...] | None = None) -> Any:
-        return base.draw(format, shape).map(remade)
+    def draw(choose: Choose, format: str, shape: tuple[int, ...] | None = None) -> Problem:
+        return remade(base.draw(choose, format, shape))
 
     def edges(format: str) -> list[Problem]:
         return [Problem(format, dict(zip("dhk", widths, strict=True))) for widths in figures]

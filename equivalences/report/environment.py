@@ -39,7 +39,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "cpu": device_name("cpu"),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in ("numpy", "python-flint", "hypothesis")},
+        "packages": {name: _version(name) for name in ("numpy", "python-flint")},
     }
 
 
