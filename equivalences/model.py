@@ -369,6 +369,7 @@ class SpecialValue:
     call       an expression as in `Form`, over the names of `items`.
     items      as in `Problem`: lists of real numbers are taken in the format, of integers as they are.
     deviations what PyTorch does instead (at most one applies to a format, mode and release).
+    rows       what is special of each row of the first item, where there are many ((): the name says it).
     """
 
     operation: str
@@ -381,6 +382,7 @@ class SpecialValue:
     deviations: tuple[Deviation, ...] = ()
     formats: tuple[str, ...] = EVERY_FORMAT
     needs: str = ""
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

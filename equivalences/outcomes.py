@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from equivalences import devices, execute
 from equivalences.formats import FORMATS
 from equivalences.model import Array, Deviation, Form, Gives, Raises, SpecialValue
+
+SHOWN = 16  # numbers in a line; of more the first that differs
 
 
 @lru_cache(maxsize=1024)
@@ -53,8 +56,8 @@ def run(entry: SpecialValue, fmt: str, device: str = "cpu", mode: str = "eager")
     return Gives(_array(value), gradient, str(value.dtype).removeprefix("torch."))
 
 
-def differs(got: Gives | Exception, said: Gives | Raises, fmt: str) -> str:
-    """How `got` differs from what was `said`, in a line ("": not at all).
+def differs(got: Gives | Exception, said: Gives | Raises, fmt: str, rows: Sequence[str] = ()) -> str:
+    """How `got` differs from what was `said`, in a line ("": not at all); `rows` say what is special of each.
 
     An exception that dynamo wraps while it traces counts as the one that it wraps, told by its message.
     """
@@ -68,7 +71,7 @@ def differs(got: Gives | Exception, said: Gives | Raises, fmt: str) -> str:
     same = _equal(got.value, said.value) and got.dtype == (said.dtype or fmt)
     if same and (said.gradient is None or (got.gradient is not None and _equal(got.gradient, said.gradient))):
         return ""
-    return f"gives {shown(got)}"
+    return f"gives {_first(got, said, rows) or shown(got)}"
 
 
 def _equal(got: Any, said: Any) -> bool:
@@ -76,10 +79,33 @@ def _equal(got: Any, said: Any) -> bool:
     return got.shape == said.shape and bool(np.array_equal(got, said, equal_nan=True))
 
 
+def _first(got: Gives, said: Gives, rows: Sequence[str]) -> str:
+    """The first number that differs, where there are too many to show them all ("": there are not)."""
+    if max(np.size(got.value), np.size(got.gradient)) <= SHOWN:
+        return ""
+    for what in ("value", "gradient"):
+        mine, right = (np.asarray(getattr(each, what), dtype=np.float64) for each in (got, said))
+        if mine.shape == right.shape:
+            places = np.argwhere((mine != right) & ~(np.isnan(mine) & np.isnan(right)))
+            for place in places[:1]:
+                at = tuple(place.tolist())
+                row = f"; row {at[0]} masks {rows[at[0]]}" if rows and at else ""
+                many = f" ({len(places)} of {mine.size} numbers differ{row})"
+                return f"{mine[at]} at {list(at)} of the {what} instead of {right[at]}{many}"
+    return ""
+
+
 def shown(got: Gives) -> str:
-    """The outcome in a line."""
-    value, gradient = (None if part is None else np.asarray(part).tolist() for part in (got.value, got.gradient))
+    """The outcome in a line; of many numbers the shape."""
+    value, gradient = map(_part, (got.value, got.gradient))
     return f"{value}, gradient {gradient}, {got.dtype}"
+
+
+def _part(part: Any) -> Any:
+    array = None if part is None else np.asarray(part)
+    if array is None or array.size <= SHOWN:
+        return array if array is None else array.tolist()
+    return f"of shape {array.shape}"
 
 
 def deviation(entry: SpecialValue, fmt: str, mode: str, version: str) -> Deviation | None:
@@ -108,10 +134,10 @@ def broken(entry: SpecialValue, fmt: str, device: str, mode: str, version: str) 
     got = run(entry, fmt, device, mode)
     known = deviation(entry, fmt, mode, version)
     if known is not None:
-        if not differs(got, entry.outcome, fmt):
+        if not differs(got, entry.outcome, fmt, entry.rows):
             return f"fixed: delete this deviation, or take {version}, {mode}, {fmt} out of it"
-        return differs(got, known.outcome, fmt)
+        return differs(got, known.outcome, fmt, entry.rows)
     named = any(version in each.seen for each in entry.deviations)
     possible = [entry.outcome] if named else accepted(entry, fmt, mode)
-    found = [differs(got, each, fmt) for each in possible]
+    found = [differs(got, each, fmt, entry.rows) for each in possible]
     return found[0] if all(found) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from equivalences import check
 from equivalences.own.losses import LOSSES
 from equivalences.own.problems import MANY, VOCABULARIES
+from equivalences.own.run import Expected, ran
 from equivalences.own.special import asked
 
 SHORT: dict[str, Any] = {"formats": ("float32",), "examples": 0}
@@ -142,6 +144,61 @@ def test_special_values_are_asked_for(fn: Any, supports: tuple[str, ...], names:
             exec(incident.program, space)
             value = space["value"].item()
     assert fn in (refuses, in_evaluation) or value == value  # no nan
+
+
+def online(z: Tensor, y: Tensor, *, guarded: bool) -> Tensor:
+    """Cross entropy by a running maximum over blocks of 16 classes; unguarded, it is nan while all are masked."""
+    top, total = z.new_full((len(z),), -torch.inf), z.new_zeros(len(z))
+    for block in z.split(16, 1):
+        new = torch.maximum(top, block.detach().amax(1))
+        shift = new.masked_fill(new.isneginf(), 0) if guarded else new
+        total = total * torch.exp(top - shift) + torch.exp(block - shift[:, None]).sum(1)
+        top = new
+    target = z.gather(1, y[:, None]).squeeze(1)
+    return (total.log() - (target - top)).mean()
+
+
+@pytest.mark.parametrize("fmt", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [None, (4, 33), (3, 33)])
+def test_masks_are_asked_for_in_every_shape(fmt: str, shape: tuple[int, int] | None) -> None:
+    (case,) = LOSSES["cross_entropy"].cases((), "mean", ("contiguous",))
+    for guarded in (True, False):
+        form = case.form(partial(online, guarded=guarded), "online")
+        wrong = set()
+        for each in asked(case, fmt, "eager", shape, many_classes=False):
+            if each.entry.rows and each.differs(
+                ran(case.identity, form, each.problem, "contiguous", "cpu", Expected())
+            ):
+                wrong |= {each.entry.why}
+        assert wrong == (set() if guarded else {"as without the masked classes", "limit"})
+
+
+@pytest.mark.parametrize("of", ["softmax", "log_softmax", "logsumexp"])
+def test_identities_are_asked_for_masks(of: str) -> None:
+    functions: dict[str, Callable[[Tensor, int], Tensor]]
+    functions = {"softmax": F.softmax, "log_softmax": F.log_softmax, "logsumexp": torch.logsumexp}
+    function = functions[of]
+    asked_for: dict[str, Any] = {**PLAIN, "examples": 1, "shape": (4, 33)}
+
+    def from_the_first_class(z: Tensor, dim: int) -> Tensor:
+        first = z.narrow(dim, 0, 1).detach()
+        return function(z + (first - first), dim)
+
+    right = check(lambda z, dim: function(z, dim), of, **asked_for)
+    assert right.ok
+    assert right.special_values
+    report = check(from_the_first_class, of, **asked_for)
+    assert report.failures() == ("special value",)
+    (incident, *_) = report.incidents
+    assert "of the value instead of" in incident.sentence
+
+
+def test_no_mask_is_wider_than_the_classes_that_are_declared() -> None:
+    (case,) = LOSSES["cross_entropy"].cases((), "mean", ("contiguous",))
+    wide = {each.problem["z"].shape[1] for each in asked(case, "float32", "eager")}
+    few = {each.problem["z"].shape[1] for each in asked(case, "float32", "eager", many_classes=False)}
+    most = max(problem["z"].shape[1] for problem in case.identity.domain.edges("float32"))
+    assert {classes for classes in wide if classes <= most} == few < wide
 
 
 def test_no_special_value_is_asked_for_that_is_not_declared() -> None:

@@ -6,13 +6,16 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from equivalences import choices, execute, outcomes
+from equivalences.formats import FORMATS, truncate
 from equivalences.model import Deviation, Form, Gives, Raises, SpecialValue
 from equivalences.report import special
-from equivalences.special_values import SPECIAL_VALUES
+from equivalences.special_values import SPECIAL_VALUES, masks
+from equivalences.special_values.cross_entropy import CALL
 
 PAGE = Path(__file__).parent.parent / "docs" / "special_values.md"
 
@@ -67,6 +70,35 @@ ENTRY = SpecialValue("sigmoid", "+inf", "torch.sigmoid(z)", {"z": [float("inf")]
 def test_the_table_can_fail(wrong: SpecialValue, says: str) -> None:
     assert not outcomes.broken(ENTRY, "float32", "cpu", "eager", "1.0")
     assert re.search(says, outcomes.broken(wrong, "float32", "cpu", "eager", "1.0"))
+
+
+def test_masks_are_of_every_pattern_and_exact_in_every_format() -> None:
+    for classes in masks.WIDTHS:
+        (batch,) = masks.batches(masks.ROWS, classes)
+        patterns = masks.patterns(classes)
+        assert set(batch.names) == set(patterns)
+        assert all((masked == patterns[name]).all() for name, masked in zip(batch.names, batch.masked, strict=True))
+        assert (np.isneginf(batch.z) == batch.masked).all()
+        assert (batch.z[batch.rows, batch.largest] == batch.z.max(1)).all()
+        several = (~batch.masked).sum(1) > 1
+        assert (several == (batch.other != batch.largest)).all(), "a row that can lose something does"
+        assert batch.masked[batch.rows, batch.hidden].all()
+        for fmt in FORMATS.values():
+            assert (truncate(batch.z, fmt)[~batch.masked] == batch.z[~batch.masked]).all()
+    lost = {entry.name: entry.outcome for entry in masks.entries(8, 1024) if entry.call == CALL}
+    assert isinstance(right := lost["masks, 8 x 1024, 1, mean"], Gives)
+    assert right.value > 0, "the mean of a power of two of rows is exact, and so asked"
+    assert all(np.shape(entry.items["z"]) == (3, 7) for entry in masks.entries(3, 7))
+    assert not list(masks.entries(8, 1)), "a row of one class cannot be masked"
+
+
+def test_of_many_numbers_the_first_that_differs_is_shown() -> None:
+    entry = next(entry for entry in masks.entries(8, 100) if entry.call == "F.softmax(z, 1)")
+    broken = replace(entry, call="F.softmax(z + 0 * z[:, :1], 1)")  # nan where the first class is masked
+    said = outcomes.broken(broken, "float32", "cpu", "eager", "1.0")
+    row = next(row for row, masked in enumerate(np.isneginf(entry.items["z"])) if masked[0])
+    assert f"gives nan at [{row}, 0] of the value instead of 0.0" in said
+    assert f"; row {row} masks {entry.rows[row]})" in said
 
 
 def test_page_is_current() -> None:

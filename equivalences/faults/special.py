@@ -1,4 +1,4 @@
-"""Faults at special values: nan swallowed, infinities made finite, empty sums mended, nonsense taken without a word."""
+"""Faults at special values: nan swallowed, masks forgotten, infinities made finite, nonsense taken without a word."""
 
 from __future__ import annotations
 
@@ -21,7 +21,17 @@ MULTILABEL = "F.multilabel_soft_margin_loss(z, t, reduction=reduction)"
 KL = "F.kl_div(x, t, reduction=reduction)"
 
 _REDUCED = "rows if reduction == 'none' else getattr(torch, reduction)(rows)"
+_RUNNING = "an online softmax: -inf - -inf until a class that is not masked comes"
 _COUNTED = "rows if reduction == 'none' else rows.sum() / ({} if reduction == 'mean' else 1)"
+
+
+def _maximum(classes: str, call: str) -> str:
+    """`call`, where a running maximum that is still -inf after some classes is subtracted from itself.
+
+    m - m is 0 in every other row, and its gradient is none: of a sound call nothing else changes.
+    """
+    return f"m = torch.logsumexp(z[:, {classes}], 1, keepdim=True).detach()\n" + call.replace("(z,", "(z + (m - m),")
+
 
 FAULTS = (
     SpecialFault("nan swallowed", SOFTMAX, "F.softmax(z, 1).nan_to_num()",
@@ -111,4 +121,56 @@ FAULTS = (
     SpecialFault("entropy as it stands", ENTROPY, "x = F.log_softmax(z, 1)\n-(x.exp() * x).sum(1)", "0 times -inf"),
     SpecialFault("not validated", BINARY, BINARY.replace("logits=z", "logits=z, validate_args=False"),
                  "it costs time"),
+    # --- masks ---
+    SpecialFault("maximum starts at the first class", SOFTMAX, _maximum(":1", SOFTMAX), _RUNNING, the.softmax),
+    SpecialFault("maximum starts at the first 16 classes", SOFTMAX, _maximum(":16", SOFTMAX), _RUNNING, the.softmax),
+    SpecialFault("maximum starts at the first 128 classes", LOG_SOFTMAX, _maximum(":128", LOG_SOFTMAX), _RUNNING,
+                 the.log_softmax),
+    SpecialFault("maximum starts at the first 1024 classes", LOGSUMEXP, _maximum(":1024", LOGSUMEXP), _RUNNING,
+                 the.logsumexp),
+    SpecialFault("maximum starts at the first 32768 classes", CALL, _maximum(":32768", CALL), _RUNNING,
+                 cross_entropy.cross_entropy_reduced),
+    SpecialFault("a maximum for the first 64 classes", CALL, _maximum(":64", CALL),
+                 "blocks are joined at the end, and one of them has no maximum", cross_entropy.cross_entropy_reduced),
+    SpecialFault("a maximum for the last 16 classes", LOG_SOFTMAX, _maximum("-16:", LOG_SOFTMAX),
+                 "blocks are joined at the end, and one of them has no maximum", the.log_softmax),
+    SpecialFault("a maximum for the last 4096 classes", CALL, _maximum("-4096:", CALL),
+                 "blocks are joined at the end, and one of them has no maximum", cross_entropy.cross_entropy_reduced),
+    SpecialFault("a maximum for the block in the middle", CALL,
+                 _maximum("z.shape[1] // 3:-(-2 * z.shape[1] // 3)", CALL),
+                 "as that of the first block, which is guarded", cross_entropy.cross_entropy_reduced),
+    SpecialFault("a maximum for every second class", CALL, _maximum("::2", CALL),
+                 "two lanes share a row, and each has a maximum of its own", cross_entropy.cross_entropy_reduced),
+    SpecialFault("a maximum for every second class", SOFTMAX,
+                 _maximum("1::2", SOFTMAX) + " if z.shape[1] > 2 else " + SOFTMAX,
+                 "two lanes share a row, and each has a maximum of its own", the.softmax),
+    SpecialFault("distance from the second largest", SOFTMAX,
+                 "top = z.topk(min(2, z.shape[1]), 1).values.detach()\n"
+                 "F.softmax(z + 0 * (top - top[:, :1]).sum(1, keepdim=True), 1) if z.shape[1] > 2 else " + SOFTMAX,
+                 "a row with one class left has none: inf times 0", the.softmax),
+    SpecialFault("-10000 for -inf", LOGSUMEXP, LOGSUMEXP.replace("(z,", "(z.clamp(min=-10000),"),
+                 "a finite mask, against inf - inf: other classes lie below it", the.logsumexp),
+    SpecialFault("-10000 for -inf", CALL, CALL.replace("(z,", "(torch.where(z == -torch.inf, -10000.0, z),"),
+                 "a finite mask, against inf - inf: other classes lie below it", cross_entropy.cross_entropy_reduced),
+    SpecialFault("-10000 for -inf", SOFT, SOFT.replace("(z,", "(torch.where(z == -torch.inf, -10000.0, z),"),
+                 "against 0 times inf: other classes lie below it",
+                 cross_entropy_options.soft_cross_entropy_options_reduced),
+    SpecialFault("masked with the lowest number", SOFTMAX,
+                 "F.softmax(z.clamp(min=torch.finfo(z.dtype).min), 1)",
+                 "against inf - inf: a row without any class is uniform", the.softmax),
+    SpecialFault("a masked target loses 0", CALL,
+                 "inside = y.clamp(0, z.shape[1] - 1)[:, None]\n"
+                 "y = y.masked_fill(z.gather(1, inside)[:, 0] == -torch.inf, -100) if len(y) == len(z) else y\n" + CALL,
+                 "against a loss of inf: such a row is taken for an ignored one", cross_entropy.cross_entropy_reduced),
+    SpecialFault("no gradient is defined where masked", CALL,
+                 gradient("torch.where(z == -torch.inf, 0 * z, g)", CALL),
+                 "a backward pass that multiplies by the logits: 0 times -inf", cross_entropy.cross_entropy_reduced),
+    SpecialFault("gradient of masked tiles never written", LOGSUMEXP,
+                 gradient("torch.where((z == -torch.inf) & (z.shape[1] > 1024), torch.nan, g)", LOGSUMEXP),
+                 "blocks without any class are skipped, in memory that nobody has cleared", the.logsumexp),
+    SpecialFault("ignored rows multiplied by 0", CALL,
+                 "inside = y.clamp(0, z.shape[1] - 1)[:, None]\n"
+                 "rows = -F.log_softmax(z, 1).gather(1, inside)[:, 0] * (y != -100)\n"
+                 + _COUNTED.format("(y != -100).sum()"),
+                 "a row of -inf loses nan, and 0 times nan is no 0", cross_entropy.cross_entropy_reduced),
 )  # fmt: skip

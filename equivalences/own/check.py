@@ -114,8 +114,8 @@ def check(
             each.ask(value)
             for each in judges
             for fmt in wanted
-            if shape is None and fmt in each.case.identity.formats
-            for value in asked(each.case, fmt, each.mode)
+            if fmt in each.case.identity.formats
+            for value in asked(each.case, fmt, each.mode, shape, many_classes)
         )
         shown = tuple(example for each in judges for example in each.examples())
     declared = {

@@ -1,14 +1,15 @@
 """The special values that an implementation is asked for: entries of the table, as problems with what may come out.
 
 An entry is one of PyTorch's function.  It is asked if its call passes numbers as they are, and only options,
-reductions and targets that the implementation declares; not if PyTorch refuses it.  What PyTorch is known to do
+reductions and targets that the implementation declares; not if PyTorch refuses it.  Where all problems have one
+shape, masks of that shape are asked.  What PyTorch is known to do
 instead of what is right is not held against anybody else.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from equivalences import outcomes
 from equivalences.model import Array, Gives, Problem, SpecialValue
 from equivalences.own.losses import Case
 from equivalences.own.run import Ran
-from equivalences.special_values import SPECIAL_VALUES
+from equivalences.special_values import SPECIAL_VALUES, masks
 
 TARGETS: dict[str, Callable[[Array], bool]] = {
     "index_targets": lambda t: t.dtype.kind == "i",
@@ -54,25 +55,53 @@ class Asked:
 
     def _other(self, got: Gives) -> str:
         possible = [each if got.gradient is not None else replace(each, gradient=None) for each in self.possible]
-        found = [outcomes.differs(got, each, self.problem.format) for each in possible]
+        found = [outcomes.differs(got, each, self.problem.format, self.entry.rows) for each in possible]
         return found[0] if all(found) else ""
 
 
-def asked(case: Case, fmt: str, mode: str) -> Iterator[Asked]:
-    """What a case is asked for in a format; in code that is compiled PyTorch may do something else."""
-    operation = case.identity.reference.label.removeprefix("F.")
-    for entry in SPECIAL_VALUES:
+def asked(
+    case: Case, fmt: str, mode: str, shape: tuple[int, ...] | None = None, many_classes: bool = True
+) -> Iterator[Asked]:
+    """What a case is asked for in a format; in code that is compiled PyTorch may do something else.
+
+    Without `many_classes` no entry has more of them than the edge problems.
+    """
+    first = next(iter(case.identity.domain.axes))
+    most = max(problem[first].size // max(1, len(problem[first])) for problem in case.identity.domain.edges(fmt))
+    for entry in _entries(shape):
+        z = next(iter(entry.items.values()))
+        if np.ndim(z) > 1 and np.shape(z)[-1] > most and not many_classes and shape is None:
+            continue
         accepted = outcomes.accepted(entry, fmt, mode)
         possible = [each for each in accepted if isinstance(each, Gives)]
-        if not case.positional or entry.operation != operation or fmt not in entry.formats:
-            continue
-        if len(possible) == len(accepted) and (call := _call(entry, operation)):
-            for reduction in case.reductions:
-                given = {name: _numbers(item) for name, item in call.items()}
-                outcome = [_reduced(each, given, reduction) for each in possible]
-                if _declared(case, given) and None not in outcome:
-                    problem = _problem(case, fmt, given | {"reduction": reduction})
-                    yield Asked(entry, problem, tuple(filter(None, outcome)))
+        if len(possible) == len(accepted) and fmt in entry.formats:
+            yield from _of_loss(case, entry, possible, fmt) if case.positional else _of_rows(case, entry, possible, fmt)
+
+
+def _entries(shape: tuple[int, ...] | None) -> Iterable[SpecialValue]:
+    if shape is None:
+        return SPECIAL_VALUES
+    return masks.entries(*shape) if len(shape) == 2 else ()
+
+
+def _of_loss(case: Case, entry: SpecialValue, possible: Sequence[Gives], fmt: str) -> Iterator[Asked]:
+    operation = case.identity.reference.label.removeprefix("F.")
+    if entry.operation == operation and (call := _call(entry, operation)):
+        for reduction in case.reductions:
+            given = {name: _numbers(item) for name, item in call.items()}
+            outcome = [_reduced(each, given, reduction) for each in possible]
+            if _declared(case, given) and None not in outcome:
+                problem = _problem(case, fmt, given | {"reduction": reduction})
+                yield Asked(entry, problem, tuple(filter(None, outcome)))
+
+
+def _of_rows(case: Case, entry: SpecialValue, possible: Sequence[Gives], fmt: str) -> Iterator[Asked]:
+    """An entry of a function over the classes of each row, for the identity that is this very function."""
+    items = {name: np.asarray(item) for name, item in entry.items.items()}
+    same = case.identity.reference.code == entry.call.replace("z, 1)", "z, dim)")
+    if same and {*items} <= {"z", "g"} and items["z"].dtype.kind == "f":
+        g = np.broadcast_to(items.get("g", 1.0), np.shape(possible[0].value))
+        yield Asked(entry, Problem(fmt, {"z": items["z"].astype(float), "g": g.astype(float)}), tuple(possible))
 
 
 def _call(entry: SpecialValue, operation: str) -> dict[str, Any]:

@@ -104,7 +104,8 @@ class Judge:
             run = ran(identity, self.form, problem, layout, self.device, self.expected)
             known = any((kind, "") in self.incidents for kind in run.incidents if kind != "raised")
             if (run.got or not known) and (sentence := asked.differs(run)):  # else it never gives what can be judged
-                self._met("special value", sentence, problem, layout, asked.entry.name)
+                entry = asked.entry  # of many rows: one incident for each reason
+                self._met("special value", sentence, problem, layout, entry.why if entry.rows else entry.name)
         return bool(layout)
 
     def _add(self, problem: Problem, layout: str) -> None:

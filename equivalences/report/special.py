@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from equivalences import outcomes
 from equivalences.formats import FORMATS
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
 from equivalences.report import markdown
-from equivalences.special_values import SPECIAL_VALUES
+from equivalences.special_values import SPECIAL_VALUES, masks
 
 _FORMATS = tuple(FORMATS)
 
@@ -32,7 +32,8 @@ def outcome(said: Gives | Raises) -> str:
 
 def _number(item: Any) -> str:
     if isinstance(item, np.ndarray):
-        return f"shape {item.shape}" if item.size == 0 else _number(item.tolist())
+        few = 0 < item.size <= outcomes.SHOWN
+        return _number(item.tolist()) if few else f"shape {item.shape}"
     if isinstance(item, list):
         return "[" + ", ".join(map(_number, item)) + "]"
     return str(item) if isinstance(item, str) or item is None or not math.isfinite(item) else f"{item:g}"
@@ -48,8 +49,10 @@ def _lines() -> Iterator[str]:
     yield f"{len(SPECIAL_VALUES)} entries, {deviating} of which PyTorch does otherwise (last column)."
     yield "Right is the limit where there is one (0 times what grows without bound is 0 while the factor stays 0), else"
     yield "what is documented, else nan.  The gradient is that of the first input, under the upstream gradient g, or 1."
-    for operation, entries in groupby(SPECIAL_VALUES, key=lambda entry: entry.operation):
-        rows = list(entries)
+    yield ""
+    yield masks.ABOUT
+    for operation in dict.fromkeys(entry.operation for entry in SPECIAL_VALUES):
+        rows = [entry for entry in SPECIAL_VALUES if entry.operation == operation]
         yield ""
         yield f"## {operation}"
         yield ""

@@ -14,10 +14,11 @@ from equivalences.special_values import (
     cross_entropy_options,
     distributions,
     linear_cross_entropy,
+    masks,
     nll_loss,
     softmax,
 )
 
-_MODULES = (softmax, cross_entropy, cross_entropy_options, nll_loss, linear_cross_entropy, binary, distributions)
+_MODULES = (softmax, cross_entropy, cross_entropy_options, nll_loss, linear_cross_entropy, binary, distributions, masks)
 
 SPECIAL_VALUES: tuple[SpecialValue, ...] = tuple(entry for module in _MODULES for entry in module.TABLE)

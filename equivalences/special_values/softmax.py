@@ -13,11 +13,11 @@ DOCS = "https://docs.pytorch.org/docs/stable/generated/"
 SEEN = ("2.8.0", "2.13.0", "2.14.1", "2.15.0")
 OLDEST, LATER = SEEN[:1], SEEN[1:]  # for what changed between the two
 
-_softmax = partial(SpecialValue, "softmax", call="F.softmax(z, 1)", source=DOCS + "torch.nn.Softmax.html")
-_log_softmax = partial(
+of_softmax = partial(SpecialValue, "softmax", call="F.softmax(z, 1)", source=DOCS + "torch.nn.Softmax.html")
+of_log_softmax = partial(
     SpecialValue, "log_softmax", call="F.log_softmax(z, 1)", source=DOCS + "torch.nn.LogSoftmax.html"
 )
-_logsumexp = partial(SpecialValue, "logsumexp", call="torch.logsumexp(z, 1)", source=DOCS + "torch.logsumexp.html")
+of_logsumexp = partial(SpecialValue, "logsumexp", call="torch.logsumexp(z, 1)", source=DOCS + "torch.logsumexp.html")
 
 MASK = -32768.0  # what stands for -inf where that is no number, in every format
 UNDEFINED = "inf - inf: the limit depends on the way"
@@ -30,28 +30,28 @@ def _nan(rows: int, columns: int) -> list[list[float]]:
 
 
 TABLE = (
-    _softmax(
+    of_softmax(
         "a logit -inf", items={"z": [[0.0, -inf]], "g": [[1.0, 2.0]]}, outcome=Gives([[1, 0]], [[0, 0]]), why="limit"
     ),
-    _softmax("a mask", items={"z": [[0.0, MASK]], "g": [[1.0, 2.0]]}, outcome=Gives([[1, 0]], [[0, 0]]), why="limit"),
-    _softmax(
+    of_softmax("a mask", items={"z": [[0.0, MASK]], "g": [[1.0, 2.0]]}, outcome=Gives([[1, 0]], [[0, 0]]), why="limit"),
+    of_softmax(
         "a logit +inf",
         items={"z": [[0.0, inf]], "g": [[1.0, 2.0]]},
         outcome=Gives([[0, 1]], [[0, 0]]),
         why="limit",
         deviations=(Deviation(Gives(_nan(1, 2), _nan(1, 2)), POSITIVE, SHIFT, seen=SEEN),),
     ),
-    _softmax("two logits +inf", items={"z": [[inf, inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
-    _softmax("every logit -inf", items={"z": [[-inf, -inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
-    _softmax("a logit nan", items={"z": [[0.0, nan]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why="nan is passed on"),
-    _softmax(
+    of_softmax("two logits +inf", items={"z": [[inf, inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
+    of_softmax("every logit -inf", items={"z": [[-inf, -inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
+    of_softmax("a logit nan", items={"z": [[0.0, nan]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why="nan is passed on"),
+    of_softmax(
         "a row of nan beside a good one",
         items={"z": [[0.0, nan], [0.0, -inf]]},
         outcome=Gives([[nan, nan], [1, 0]], [[nan, nan], [0, 0]]),
         why="rows are independent",
     ),
-    _softmax("one class", items={"z": [[-5.0]]}, outcome=Gives([[1]], [[0]]), why="constant 1"),
-    _softmax(
+    of_softmax("one class", items={"z": [[-5.0]]}, outcome=Gives([[1]], [[0]]), why="constant 1"),
+    of_softmax(
         "one class, -inf",
         items={"z": [[-inf]]},
         outcome=Gives([[1]], [[0]]),
@@ -60,14 +60,14 @@ TABLE = (
             Deviation(Gives([[nan]], [[nan]]), "https://github.com/pytorch/pytorch/issues/49724", SHIFT, seen=SEEN),
         ),
     ),
-    _softmax("no class", items={"z": [[], []]}, outcome=Gives([[], []], [[], []]), why="nothing to compute"),
-    _softmax(
+    of_softmax("no class", items={"z": [[], []]}, outcome=Gives([[], []], [[], []]), why="nothing to compute"),
+    of_softmax(
         "no row",
         items={"z": np.zeros((0, 2))},
         outcome=Gives(np.zeros((0, 2)), np.zeros((0, 2))),
         why="nothing to compute",
     ),
-    _softmax(
+    of_softmax(
         "integer logits",
         items={"z": [[0, 1]]},
         outcome=Raises(NotImplementedError, "not implemented for 'Long'"),
@@ -83,48 +83,50 @@ TABLE = (
             ),
         ),
     ),
-    _softmax(
+    of_softmax(
         "a dimension that is not there",
         call="F.softmax(z, 2)",
         items={"z": [[0.0, 1.0]]},
         outcome=Raises(IndexError, "Dimension out of range"),
         why="-2 to 1 are",
     ),
-    _log_softmax("a logit -inf", items={"z": [[0.0, -inf]]}, outcome=Gives([[0, -inf]], [[-1, 1]]), why="limit"),
-    _log_softmax(
+    of_log_softmax("a logit -inf", items={"z": [[0.0, -inf]]}, outcome=Gives([[0, -inf]], [[-1, 1]]), why="limit"),
+    of_log_softmax(
         "a mask", items={"z": [[0.0, MASK]]}, outcome=Gives([[0, MASK]], [[-1, 1]]), why="far from the largest number"
     ),
-    _log_softmax(
+    of_log_softmax(
         "a logit +inf",
         items={"z": [[0.0, inf]]},
         outcome=Gives([[-inf, 0]], [[1, -1]]),
         why="limit",
         deviations=(Deviation(Gives(_nan(1, 2), _nan(1, 2)), POSITIVE, SHIFT, seen=SEEN),),
     ),
-    _log_softmax("two logits +inf", items={"z": [[inf, inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
-    _log_softmax("every logit -inf", items={"z": [[-inf, -inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
-    _log_softmax(
+    of_log_softmax("two logits +inf", items={"z": [[inf, inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED),
+    of_log_softmax(
+        "every logit -inf", items={"z": [[-inf, -inf]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why=UNDEFINED
+    ),
+    of_log_softmax(
         "a logit nan", items={"z": [[0.0, nan]]}, outcome=Gives(_nan(1, 2), _nan(1, 2)), why="nan is passed on"
     ),
-    _log_softmax(
+    of_log_softmax(
         "a row of nan beside a good one",
         items={"z": [[0.0, nan], [0.0, -inf]]},
         outcome=Gives([[nan, nan], [0, -inf]], [[nan, nan], [-1, 1]]),
         why="rows are independent",
     ),
-    _log_softmax("one class", items={"z": [[-5.0]]}, outcome=Gives([[0]], [[0]]), why="constant 0"),
-    _log_softmax("no class", items={"z": [[], []]}, outcome=Gives([[], []], [[], []]), why="nothing to compute"),
-    _log_softmax(
+    of_log_softmax("one class", items={"z": [[-5.0]]}, outcome=Gives([[0]], [[0]]), why="constant 0"),
+    of_log_softmax("no class", items={"z": [[], []]}, outcome=Gives([[], []], [[], []]), why="nothing to compute"),
+    of_log_softmax(
         "no row",
         items={"z": np.zeros((0, 2))},
         outcome=Gives(np.zeros((0, 2)), np.zeros((0, 2))),
         why="nothing to compute",
     ),
-    _logsumexp("a logit -inf", items={"z": [[0.0, -inf]]}, outcome=Gives([0], [[1, 0]]), why="limit"),
-    _logsumexp(
+    of_logsumexp("a logit -inf", items={"z": [[0.0, -inf]]}, outcome=Gives([0], [[1, 0]]), why="limit"),
+    of_logsumexp(
         "masks alone", items={"z": [[MASK, 2 * MASK + 32]]}, outcome=Gives([MASK], [[1, 0]]), why="one is the largest"
     ),
-    _logsumexp(
+    of_logsumexp(
         "a logit +inf",
         items={"z": [[0.0, inf]]},
         outcome=Gives([inf], [[0, 1]]),
@@ -135,16 +137,16 @@ TABLE = (
             ),
         ),
     ),
-    _logsumexp(
+    of_logsumexp(
         "every logit -inf",
         items={"z": [[-inf, -inf]]},
         outcome=Gives([-inf], _nan(1, 2)),
         why="the limit of the value; the gradient's depends on the way",
     ),
-    _logsumexp("a logit nan", items={"z": [[0.0, nan]]}, outcome=Gives([nan], _nan(1, 2)), why="nan is passed on"),
-    _logsumexp("nan and +inf", items={"z": [[inf, nan]]}, outcome=Gives([nan], _nan(1, 2)), why="nan is passed on"),
-    _logsumexp("one class", items={"z": [[-5.0]]}, outcome=Gives([-5], [[1]]), why="the identity"),
-    _logsumexp(
+    of_logsumexp("a logit nan", items={"z": [[0.0, nan]]}, outcome=Gives([nan], _nan(1, 2)), why="nan is passed on"),
+    of_logsumexp("nan and +inf", items={"z": [[inf, nan]]}, outcome=Gives([nan], _nan(1, 2)), why="nan is passed on"),
+    of_logsumexp("one class", items={"z": [[-5.0]]}, outcome=Gives([-5], [[1]]), why="the identity"),
+    of_logsumexp(
         "one class, -inf",
         items={"z": [[-inf]]},
         outcome=Gives([-inf], [[1]]),
@@ -155,11 +157,13 @@ TABLE = (
             ),
         ),
     ),
-    _logsumexp(
+    of_logsumexp(
         "no class", items={"z": [[], []]}, outcome=Gives([-inf, -inf], [[], []]), why="the logarithm of an empty sum"
     ),
-    _logsumexp("no row", items={"z": np.zeros((0, 2))}, outcome=Gives([], np.zeros((0, 2))), why="nothing to compute"),
-    _logsumexp(
+    of_logsumexp(
+        "no row", items={"z": np.zeros((0, 2))}, outcome=Gives([], np.zeros((0, 2))), why="nothing to compute"
+    ),
+    of_logsumexp(
         "integer logits",
         items={"z": [[-3]]},
         outcome=Gives([-3], dtype="float32"),
