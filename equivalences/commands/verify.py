@@ -181,7 +181,8 @@ def _show(asked: Any, plan: Plan, judged: Judged, unwritten: bool, console: Cons
     tallies = judged.tallies
     if asked.forms:
         for t in tallies:
-            console.print(table.validity(t, console.width), end="\n\n")
+            console.print(table.validity(t, console.width))
+            console.print()
     if tallies:
         console.print(table.summary(tallies, console.width))
         for line in defects.met(tallies):
