@@ -161,7 +161,7 @@ def _once(run: _Run, met: dict[str, Failed], way: str = BACKWARD) -> dict[str, T
     """One run; its gradients asked for in a way ("": not at all)."""
     identity, expected = run.identity, run.expected
     items = execute.arguments(identity, run.problem, run.layout, run.device)
-    like = _result_like(run, items)
+    like, written = _result_like(run, items)
     upstream = items.pop("g") if identity.wrt else None
     leaves = {name: items[name].requires_grad_() for name in identity.wrt if way}
     before = {name: item.detach().clone() for name, item in items.items() if isinstance(item, Tensor)}
@@ -179,18 +179,22 @@ def _once(run: _Run, met: dict[str, Failed], way: str = BACKWARD) -> dict[str, T
             raise Failed("no gradient", "the result is detached: no gradient reaches the input")
         results |= _gradients(run, value, leaves, upstream.to(value.dtype), way, met)
     for name, item in before.items():
-        if not _unchanged(items[name], item):
+        if name not in written and not _unchanged(items[name], item):
             met["in place"] = Failed("in place", f"its input {name} was modified in place")
     return results
 
 
-def _result_like(run: _Run, items: Mapping[str, Any]) -> Tensor:
-    """A tensor of the shape of the result: the upstream gradient, or what the reference gives."""
+def _result_like(run: _Run, items: Mapping[str, Any]) -> tuple[Tensor, set[str]]:
+    """A tensor of the shape of the result, the upstream gradient or what the reference gives; and what that writes to.
+
+    An optimizer's step is meant to change its parameters.
+    """
     if run.identity.wrt:
-        upstream: Tensor = items["g"]
-        return upstream
-    reference: Tensor = execute.function(run.identity.reference, tuple(items))(**items)
-    return reference
+        return items["g"], set()
+    fresh = execute.arguments(run.identity, run.problem, run.layout, run.device)
+    reference: Tensor = execute.function(run.identity.reference, tuple(fresh))(**fresh)
+    tensors = [name for name, item in items.items() if isinstance(item, Tensor)]
+    return reference, {name for name in tensors if not _unchanged(fresh[name], items[name])}
 
 
 def _plain_tensor(run: _Run, value: Any, like: torch.dtype) -> Tensor:
@@ -294,6 +298,9 @@ def contract(
 def _contract(
     identity: Identity, problem: Problem, layout: str, device: str, mode: str, _threads: int
 ) -> Mapping[str, Array]:
+    if identity.bitwise:  # nothing is allowed, and the reference may run what no rule follows
+        got = execute.run(identity, identity.reference, problem, layout=layout, device=device, track=False).got
+        return {name: np.zeros(numbers.shape) for name, numbers in got.items()}
     bounds = dict(execute.run(identity, identity.reference, problem, layout=layout, device=device, held=mode).bound)
     if identity.wrt and identity.out in ("", "R"):
         for name, scaled in _stored(identity, problem, layout, device, mode).items():

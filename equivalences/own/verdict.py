@@ -347,6 +347,8 @@ class Judge:
         """What can be said of an opaque implementation: why it is one, and whether PyTorch's function is no better."""
         said = f"opaque: {self.opaque or 'its operations could not be followed here'}"
         identity, what = self.case.identity, found.quantity
+        if identity.bitwise:  # nothing excuses it
+            return said
         trial = judge.Trial(identity, identity.reference, found.problem, found.layout, self.device, self.mode)
         _, _, ball = judge.decide(identity, found.problem, what, found.got, found.contract)
         only = np.full(found.verdict.shape, judge.INSIDE)
