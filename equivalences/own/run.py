@@ -41,11 +41,13 @@ class Expected:
     """What a result must be like, beside its numbers: its format ("": that of the logits), the same in every run.
 
     no_grad  there must be one under torch.no_grad() as well (an identity may be about a gradient).
+    once     only its numbers are wanted, of one run.
     """
 
     format: str = ""
     deterministic: bool = True
     no_grad: bool = True
+    once: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +93,9 @@ def ran(
     without: Tensor | None = None
     try:
         first = _once(run, met)
-        if expected.deterministic or identity.wrt:
+        if not expected.once and (expected.deterministic or identity.wrt):
             _again(run, first, met, limits)
-        if expected.deterministic and identity.wrt:
+        if not expected.once and expected.deterministic and identity.wrt:
             without = _without_gradients(run, met)
     except Failed as failed:
         met[failed.kind] = failed

@@ -271,7 +271,7 @@ class Judge:
         if not execute.applies(self.case.identity, problem, layout):
             return None
         try:
-            run = self._ran(problem, layout, Expected("", False, False))
+            run = self._ran(problem, layout, Expected(once=True))
             (again,) = self._judged(problem, layout, {quantity: run.got[quantity]})
         except Exception:  # a problem that the oracle refuses, say
             return None
