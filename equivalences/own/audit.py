@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from equivalences import formats, judge
 from equivalences.model import Array
+from equivalences.own.callables import eager, name_of
 from equivalences.report import plain
 from equivalences.rounding import RULES, Call, Shadow, Tracker
 from equivalences.rounding.arrays import numbers, spread, sure
@@ -371,20 +372,6 @@ def _worst(shadow: Shadow) -> tuple[int, ...]:
 
 def _place(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(flat, shape))
-
-
-def eager(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """What `torch.compile` was given, if it made this: compiled code cannot be followed.
-
-    Nor must it be tried: torch would from then on run that code eagerly.
-    """
-    made: Callable[..., Any] = getattr(fn, "_torchdynamo_orig_callable", fn)
-    return made
-
-
-def name_of(fn: Callable[..., Any]) -> str:
-    """What a callable calls itself (a custom operator by its qualified name), else its type."""
-    return str(getattr(fn, "__name__", "") or getattr(fn, "_qualname", "") or type(fn).__name__)
 
 
 def _kind(thing: Any) -> str:

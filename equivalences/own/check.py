@@ -10,22 +10,25 @@ docs/check.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from equivalences import choices, execute
 from equivalences.known_defects import KNOWN_DEFECTS
-from equivalences.own import audit
+from equivalences.own import state
+from equivalences.own.callables import compiles, eager, name_of
+from equivalences.own.conduct import Conduct
 from equivalences.own.losses import LOSSES, WrongCall, cases, several
 from equivalences.own.problems import Todo, todo
 from equivalences.own.report import Defect, Report
 from equivalences.own.run import Expected
-from equivalences.own.special import asked
+from equivalences.own.special import Asked, asked
 from equivalences.own.verdict import Judge
 from equivalences.report import plain
 from equivalences.report.environment import environment
@@ -51,6 +54,7 @@ def check(
     device: str = "cpu",
     examples: int = EXAMPLES,
     seed: int = 0,
+    seconds: float | None = None,
     name: str = "",
     progress: bool = False,
 ) -> Report:
@@ -71,6 +75,7 @@ def check(
     many_rows      whether batches of thousands of rows are tried (never with a shape).
     many_classes   whether vocabularies, up to 128,256 classes, are tried (never with a shape).
     examples       drawn problems of each case in each format, beside the edge problems.
+    seconds        the limit of time for one call of fn (default: none); after one that hangs nothing more is asked.
     name           what the report calls fn (default: its own name).
 
     Raises `WrongCall` or `choices.Unknown`, both ValueErrors of one line, if what is asked for does not exist.
@@ -78,53 +83,54 @@ def check(
     begun = time.monotonic()
     _plain(
         examples=examples, seed=seed, gradient=gradient, deterministic=deterministic, many_rows=many_rows,
-        many_classes=many_classes, shape=shape,
+        many_classes=many_classes, shape=shape, seconds=seconds,
     )  # fmt: skip
     wanted, device = choices.formats(several("formats", formats, "float32")), choices.device(str(device))
     own = choices.formats(several("result_format", (result_format,), "float32"))[0] if result_format else ""
-    name = name or audit.name_of(fn)
-    judges = [
-        Judge(
-            case, case.form(fn, name), case.form(audit.eager(fn), name), device,
-            Expected(own, deterministic, no_grad=of in LOSSES), shape is None,
-            "eager" if audit.eager(fn) is fn else "compiled",
-        )
-        for case in cases(fn, of, supports, reduction, layouts)
-    ]  # fmt: skip
-    axes = next(iter(judges[0].case.identity.domain.axes.values()))
-    if shape is not None and len(shape) != len(axes):
-        raise WrongCall(f"shape of {of} has {' and '.join(SIZES.get(each, each) for each in axes)}, got {shape!r}")
-    if not gradient:
-        for each in judges:
-            each.case = replace(each.case, identity=replace(each.case.identity, wrt=()))
-    large = many_rows and of in LOSSES, many_classes and of in LOSSES
-    work = [
-        (each, one)
-        for each in judges
-        for fmt in wanted
-        if fmt in each.case.identity.formats
-        for one in todo(each.case.identity, fmt, device, examples, seed, shape, *large)
-    ]
-    if not work:
-        raise WrongCall(f"there is no problem to judge {of!r} on: give more examples, or another shape")
-    with _compilable(fn):
-        for each, one in plain.followed(work, f"checking {name}", progress):
-            each.add(one)
-        special = sum(
-            each.ask(value)
+    name = name or name_of(fn)
+    with state.known() as theirs, _grads_kept(fn):
+        conduct = Conduct(seconds, theirs)
+        mode = "compiled" if compiles(fn) else "eager"
+        judges = [
+            Judge(
+                case, case.form(fn, name), case.form(eager(fn), name), device,
+                Expected(own, deterministic, no_grad=of in LOSSES), shape is None, mode, conduct,
+            )
+            for case in cases(fn, of, supports, reduction, layouts)
+        ]  # fmt: skip
+        axes = next(iter(judges[0].case.identity.domain.axes.values()), "")
+        if shape is not None and len(shape) != len(axes):
+            raise WrongCall(f"shape of {of} has {' and '.join(SIZES.get(each, each) for each in axes)}, got {shape!r}")
+        if not gradient:
+            for each in judges:
+                each.case = replace(each.case, identity=replace(each.case.identity, wrt=()))
+        large = many_rows and of in LOSSES, many_classes and of in LOSSES
+        work = [
+            (each, one)
             for each in judges
             for fmt in wanted
             if fmt in each.case.identity.formats
-            for value in asked(each.case, fmt, each.mode, shape, many_classes)
-        )
-        shown = tuple(example for each in judges for example in each.examples())
+            for one in todo(each.case.identity, fmt, device, examples, seed, shape, *large)
+        ]
+        if not work:
+            raise WrongCall(f"there is no problem to judge {of!r} on: give more examples, or another shape")
+        with _compilable(mode), conduct.interruptible():
+            questions = (
+                (each, value)
+                for each in judges
+                for fmt in wanted
+                if fmt in each.case.identity.formats
+                for value in asked(each.case, fmt, each.mode, shape, many_classes)
+            )
+            special, unasked = _judge(work, questions, f"checking {name}", progress)
+            shown = tuple(example for each in judges for example in each.examples())
     declared = {
         "supports": sorted(supports), "reduction": reduction, "formats": list(wanted),
         "layouts": list(judges[0].case.identity.layouts or ()), "gradient": gradient,
         **({"shape": shape} if shape else {}), **({} if many_rows else {"many_rows": False}),
         **({} if many_classes else {"many_classes": False}),
         **({"result_format": own} if own else {}),
-        "examples": examples, "seed": seed,
+        "examples": examples, "seed": seed, **({} if seconds is None else {"seconds": seconds}),
     }  # fmt: skip
     return Report(
         name, of, judges[0].case.identity.statement, declared, _tried(work),
@@ -132,11 +138,39 @@ def check(
         tuple(cell for each in judges for cell in each.cells()), shown,
         tuple(incident for each in judges for incident in each.incidents.values()), _defects(judges),
         len({one.problem for _, one in work}), special, time.monotonic() - begun, environment(device),
+        tuple(limit for each in judges for limit in each.limits.values()), unasked,
     )  # fmt: skip
 
 
-def _plain(*, shape: Any, **given: Any) -> None:
+def _judge(
+    work: Sequence[tuple[Judge, Todo]], questions: Iterable[tuple[Judge, Asked]], what: str, progress: bool
+) -> tuple[int, int]:
+    """Judges all problems, then asks for the special values: how many of these, and what was left undone."""
+    for place, (each, one) in enumerate(plain.followed(work, what, progress)):
+        each.add(one)
+        if each.conduct.hung:
+            return 0, len(work) - place - 1
+    return sum(each.ask(value) for each, value in questions), 0
+
+
+@contextmanager
+def _grads_kept(fn: Any) -> Iterator[None]:
+    """A module's own gradients are as they were: a backward pass adds to them."""
+    parameters = list(fn.parameters()) if isinstance(fn, nn.Module) else []
+    before = [each.grad for each in parameters]
+    for each in parameters:
+        each.grad = None
+    try:
+        yield
+    finally:
+        for each, grad in zip(parameters, before, strict=True):
+            each.grad = grad
+
+
+def _plain(*, shape: Any, seconds: Any, **given: Any) -> None:
     """Raises WrongCall for an argument that is no number, no truth value, or no shape."""
+    if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < 1e6):
+        raise WrongCall(f"seconds must be None or a number above 0, got {seconds!r}")
     for name in ("examples", "seed"):
         if type(given[name]) is not int or given[name] < 0:
             raise WrongCall(f"{name} must be a number of 0, 1, 2, ..., got {given[name]!r}")
@@ -148,9 +182,9 @@ def _plain(*, shape: Any, **given: Any) -> None:
 
 
 @contextmanager
-def _compilable(fn: Any) -> Iterator[None]:
+def _compilable(mode: str) -> Iterator[None]:
     """Lets compiled code be built for every shape: past its limit torch would silently run it eagerly."""
-    if audit.eager(fn) is fn:
+    if mode == "eager":
         yield
         return
     with execute.recompiling():

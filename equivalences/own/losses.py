@@ -221,7 +221,7 @@ def cases(
         raise WrongCall(f"check needs a function, a module or another callable, not {type(fn).__name__}")
     if not isinstance(of, str):
         raise WrongCall(f"of takes the name of a loss or of an identity: of='cross_entropy', got {of!r}")
-    if of in AMBIGUOUS:
+    if of in AMBIGUOUS and not _by_name(fn, of):
         raise WrongCall(f"of={of!r} says too little: {AMBIGUOUS[of]}")
     loss = LOSSES.get(of)
     if loss is None and of not in IDENTITIES:
@@ -258,9 +258,9 @@ def _of_identity(fn: Callable[..., Any], identity: Identity, layouts: Sequence[s
     names += [name for name in identity.domain.edges("float32")[0].items if name not in identity.domain.axes]
     try:
         parameters = inspect.signature(fn).parameters.values()
-    except (TypeError, ValueError):
+    except Exception:
         raise WrongCall(
-            f"the parameters of {fn!r} cannot be read: wrap it, as in lambda {', '.join(names)}: ..."
+            f"the parameters of {type(fn).__name__} cannot be read: wrap it, as in lambda {', '.join(names)}: ..."
         ) from None
     lacking = [
         p.name for p in parameters
@@ -277,11 +277,20 @@ def _of_identity(fn: Callable[..., Any], identity: Identity, layouts: Sequence[s
     return [Case("as the identity says", narrowed, keywords=taken)]
 
 
+def _by_name(fn: Callable[..., Any], of: str) -> bool:
+    """Whether a function takes exactly the items of the identity of that name: then it is meant."""
+    try:
+        taken = set(inspect.signature(fn).parameters)
+    except Exception:
+        return False
+    return of in IDENTITIES and taken == set(IDENTITIES[of].domain.axes) - {"g"}
+
+
 def _callable_so(fn: Callable[..., Any], case: Case) -> None:
     try:
         signature = inspect.signature(fn)
-    except (TypeError, ValueError):
-        return  # built in: it will say itself what it does not take
+    except Exception:  # built in, or of a type with code of its own: it will say itself what it does not take
+        return
     try:
         signature.bind(*case.positional, **dict.fromkeys(case.keywords))
     except TypeError as error:

@@ -42,7 +42,7 @@ def todo(
 ) -> Iterator[Todo]:
     """Every problem of a format with its layouts; of many rows, or classes, if they are asked for, and no shape is."""
     for problem, wanted in sweep.edges(identity, fmt, "eager"):
-        if shape in (None, next(iter(problem.items.values())).shape):
+        if shape is None or shape == np.shape(next(iter(problem.items.values()))):
             yield from (Todo(problem, layout) for layout in wanted)
             usual = [layout for layout in wanted if layout not in sweep.seldom(wanted)]
             if usual and shape is None and identity.out == "":

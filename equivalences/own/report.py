@@ -77,7 +77,7 @@ class Example:
 class Incident:
     """Something other than a number: an exception, a wrong shape, no gradient ... and where it was met.
 
-    `program` repeats the run of the problem: ``exec(program, {"fn": fn})``.
+    `program` repeats the run of the problem: ``exec(program, {"fn": fn})``; `at` is the file and line that raised.
     """
 
     kind: str
@@ -88,6 +88,7 @@ class Incident:
     count: int
     problem: tuple[str, ...]
     program: str = field(repr=False)
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class Defect:
 class Report:
     """The judgement of one implementation.  `opaque` says why its operations could not be followed ("": they were).
 
-    `tried` holds the fewest and the most "rows" and "classes" of a problem.
+    `tried` holds the fewest and the most "rows" and "classes" of a problem.  `limits` is what it cannot do and its user
+    need not ask for, which is no failure; `unasked` is how many runs were left out after a call that hung.
     """
 
     name: str
@@ -121,6 +123,8 @@ class Report:
     special_values: int
     seconds: float
     environment: Mapping[str, Any] = field(repr=False)
+    limits: tuple[Incident, ...] = ()
+    unasked: int = 0
 
     @property
     def numbers(self) -> int:
@@ -145,6 +149,8 @@ class Report:
             )
         if found == ("unstable",):
             return "unstable: within its own arithmetic, beyond the contract"
+        if not self.numbers:
+            return f"nothing could be judged: {', '.join(found)}"
         total = {name: sum(cell.counts.get(name, 0) for cell in self.cells) for name in reversed(VERDICTS)}
         counted = ", ".join(f"{name} {count:,}" for name, count in total.items() if name in found)
         said = [f"{counted} of {self.numbers:,} numbers"] if counted else []
@@ -176,24 +182,32 @@ class Report:
             lines += ["", *_example(example)]
         for incident in self.incidents:
             lines += ["", *_incident(incident)]
+        for limit in self.limits:
+            lines += ["", *_incident(limit, "limit, which is no failure: ")]
         for defect in self.defects:
             lines += ["", f"known defect of PyTorch, {defect.name} ({defect.numbers:,} numbers): {defect.why}"]
             lines += [f"  {defect.link}"] if defect.link else []
         tried = f"{self.numbers:,} numbers of {self.problems:,} problems"
         tried += f", and {self.special_values:,} special values," if self.special_values else ""
         lines += ["", f"{tried} in {self.seconds:.0f} s"]
+        if self.unasked:
+            lines += [f"not asked: {self.unasked:,} more, after a call that hung"]
         return "\n".join(lines)
 
 
 # Kinds of incidents, and what to declare where they are meant.
 KINDS = {
     "raised": "",
+    "exited": "",
+    "hung": "a longer limit with seconds=",
+    "state": "",
     "result": "",
     "shape": "",
     "dtype": "it with result_format=",
     "no gradient": "gradient=False",
     "in place": "",
     "second backward": "",
+    "autograd.grad": "",
     "not deterministic": "deterministic=False",
     "no_grad": "",
     "special value": "",
@@ -247,11 +261,12 @@ def _example(e: Example) -> list[str]:
     ]
 
 
-def _incident(i: Incident) -> list[str]:
+def _incident(i: Incident, head: str = "") -> list[str]:
     hint = f" (where that is meant, declare {KINDS[i.kind]})" if KINDS[i.kind] else ""
     often = "once" if i.count == 1 else f"{i.count} times"
     return [
-        f"{i.kind}: {i.sentence}{hint}",
+        f"{head}{i.kind}: {i.sentence}{hint}",
+        *([f"  at        {i.at}"] if i.at else []),
         f"  where     {i.case}, {', '.join(i.formats)}, layouts {', '.join(i.layouts)}; {often}",
         *(f"  {'problem' if not index else '':9} {line}" for index, line in enumerate(i.problem)),
     ]

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equivalences import execute, formats
-from equivalences.execute import LAYOUTS
+from equivalences.execute import LAYOUTS, Outcome
 from equivalences.model import Array, Form, Identity, Problem
+from equivalences.own import state
 from equivalences.own.audit import Watch
+from equivalences.own.conduct import Conduct, Failed, said
 from equivalences.rounding import Tracker
 from equivalences.rounding.arrays import as_tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Ran:
-    """What one problem gave: quantity -> numbers in canonical axes, and what else was met, kind -> sentence.
+    """What one problem gave: quantity -> numbers in canonical axes, and what else was met, kind -> what it did.
 
     `without` is the value under torch.no_grad() if it differs: not wrong for that, it may come from another kernel.
+    `limits` is what it cannot do, kind -> sentence, and what its user need not ask for.
     """
 
     got: Mapping[str, Array]
-    incidents: Mapping[str, str]
+    incidents: Mapping[str, Failed]
     without: Array | None = None
+    limits: Mapping[str, Failed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,57 +41,115 @@ class Expected:
     """What a result must be like, beside its numbers: its format ("": that of the logits), the same in every run.
 
     no_grad  there must be one under torch.no_grad() as well (an identity may be about a gradient).
+    once     only its numbers are wanted, of one run.
     """
 
     format: str = ""
     deterministic: bool = True
     no_grad: bool = True
+    once: bool = False
 
 
-class _Broken(Exception):
-    """A run that gave nothing to judge: kind and sentence."""
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One implementation on one problem in one place."""
+
+    identity: Identity
+    form: Form
+    problem: Problem
+    layout: str
+    device: str
+    expected: Expected
+    conduct: Conduct
 
 
-def ran(identity: Identity, form: Form, problem: Problem, layout: str, device: str, expected: Expected) -> Ran:
-    """Runs a form twice on a problem, the backward pass of the first run twice as well; then without gradients."""
-    incidents: dict[str, str] = {}
+class _Backward(Exception):
+    """A backward pass that raised, though its user need not ask for it in this way."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__()
+        self.failed = failed
+
+
+# How a gradient is asked for.  A user calls loss.backward(), once: that is what is judged.
+BACKWARD, RETAINED, GRAD = "backward()", "torch.autograd.grad(..., retain_graph=True)", "torch.autograd.grad(...)"
+
+
+def ran(
+    identity: Identity,
+    form: Form,
+    problem: Problem,
+    layout: str,
+    device: str,
+    expected: Expected,
+    conduct: Conduct | None = None,
+) -> Ran:
+    """Runs a form on a problem, with its backward pass, as its user does; then again, and without gradients."""
+    run = _Run(identity, form, problem, layout, device, expected, conduct or Conduct())
+    run.conduct.taken()
+    met: dict[str, Failed] = {}
+    limits: dict[str, Failed] = {}
     first: dict[str, Tensor] = {}
     without: Tensor | None = None
     try:
-        first = _once(identity, form, problem, layout, device, expected, incidents)
-        if expected.deterministic:
-            again = _once(identity, form, problem, layout, device, expected, {})
-            for name, tensor in first.items():
-                if not _same(tensor, again[name]):
-                    incidents.setdefault("not deterministic", f"two runs on the same input differ in the {name}")
-            if identity.wrt:
-                without = _without_gradients(identity, form, problem, layout, device, expected, incidents)
-    except _Broken as broken:
-        kind, sentence = broken.args
-        incidents[kind] = sentence
+        first = _once(run, met)
+        if not expected.once and (expected.deterministic or identity.wrt):
+            _again(run, first, met, limits)
+        if not expected.once and expected.deterministic and identity.wrt:
+            without = _without_gradients(run, met)
+    except Failed as failed:
+        met[failed.kind] = failed
+    changed = run.conduct.taken() - ({state.SEED} if "seed" in problem.items else set())  # that is what it is for
+    if changed:
+        met["state"] = Failed("state", f"it changes {', '.join(sorted(changed))}, for all that runs after it")
     plan, rows = LAYOUTS[layout], execute.rows_of(identity, problem)
     axes = {f"gradient {name}": identity.domain.axes[name] for name in identity.wrt} | {"value": identity.out}
     got = {name: execute.canonical(identity, plan, rows, axes[name], x) for name, x in first.items()}
     if without is None or _same(without, first["value"]):
-        return Ran(got, incidents)
-    return Ran(got, incidents, execute.canonical(identity, plan, rows, identity.out, without))
+        return Ran(got, met, None, limits)
+    return Ran(got, met, execute.canonical(identity, plan, rows, identity.out, without), limits)
 
 
-def _without_gradients(
-    identity: Identity, form: Form, problem: Problem, layout: str, device: str, expected: Expected, met: dict[str, str]
-) -> Tensor | None:
+def _again(run: _Run, first: Mapping[str, Tensor], met: dict[str, Failed], limits: dict[str, Failed]) -> None:
+    """A second run must give the same; its gradient is asked for in another way, as far as it can be."""
+    for way in (RETAINED, GRAD, BACKWARD):
+        try:
+            again = _once(run, met, way=way)
+            break
+        except _Backward as error:
+            failed = error.failed
+            if way == BACKWARD:
+                raise failed from None
+            kind = "second backward" if way == RETAINED else "autograd.grad"
+            limits.pop("second backward", None)
+            limits[kind] = Failed(kind, f"{way} {failed.sentence.removeprefix('the backward pass ')}", failed.at)
+    if not run.expected.deterministic:
+        return
+    differ = [name for name, tensor in first.items() if not _same(tensor, again[name])]
+    if differ and "value" not in differ and way != BACKWARD:
+        plainly = _once(run, {}, way=BACKWARD)
+        if all(_same(first[name], plainly[name]) for name in differ):
+            kind = "second backward" if way == RETAINED else "autograd.grad"
+            met.setdefault(kind, Failed(kind, f"{way} gives another {differ[0]} than {BACKWARD}"))
+            return
+    for name in differ:
+        kind = "not deterministic"
+        met.setdefault(kind, Failed(kind, f"two runs on the same input differ in the {name}"))
+
+
+def _without_gradients(run: _Run, met: dict[str, Failed]) -> Tensor | None:
     """The value as evaluation computes it: under torch.no_grad(), of inputs that ask for no gradient."""
-    here: dict[str, str] = {}
+    here: dict[str, Failed] = {}
     value = None
     try:
         with torch.no_grad():
-            value = _once(identity, form, problem, layout, device, expected, here, grad=False)["value"]
-    except _Broken as broken:
-        kind, sentence = broken.args
-        here = {kind: sentence} if expected.no_grad else {}
-    for kind, sentence in here.items():
+            value = _once(run, here, way="")["value"]
+    except Failed as failed:
+        here = {failed.kind: failed} if run.expected.no_grad or failed.kind == "hung" else {}
+    for kind, each in here.items():
         if kind not in met:  # else it is no matter of gradients
-            met["no_grad"] = f"under torch.no_grad(): {sentence}"
+            named = "hung" if kind == "hung" else "no_grad"
+            met[named] = Failed(named, f"under torch.no_grad(): {each.sentence}", each.at)
     return value
 
 
@@ -97,67 +159,109 @@ def _same(a: Tensor, b: Tensor) -> bool:
     )
 
 
-def _once(
-    identity: Identity,
-    form: Form,
-    problem: Problem,
-    layout: str,
-    device: str,
-    expected: Expected,
-    met: dict[str, str],
-    grad: bool = True,
-) -> dict[str, Tensor]:
-    items = execute.arguments(identity, problem, layout, device)
-    shape = tuple(items["g"].shape)  # a result has that of its upstream gradient
+def _once(run: _Run, met: dict[str, Failed], way: str = BACKWARD) -> dict[str, Tensor]:
+    """One run; its gradients asked for in a way ("": not at all)."""
+    identity, expected = run.identity, run.expected
+    items = execute.arguments(identity, run.problem, run.layout, run.device)
+    like, written = _result_like(run, items)
     upstream = items.pop("g") if identity.wrt else None
-    leaves = {name: items[name].requires_grad_() for name in identity.wrt if grad}
+    leaves = {name: items[name].requires_grad_() for name in identity.wrt if way}
     before = {name: item.detach().clone() for name, item in items.items() if isinstance(item, Tensor)}
-    call = execute.function(form, tuple(items))
-    value = _attempted("raised", lambda: call(**items))
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        kind = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
-        raise _Broken("result", f"it returned {kind}, not a floating-point tensor")
-    if tuple(value.shape) != shape:
-        raise _Broken("shape", f"the result has shape {tuple(value.shape)}, expected {shape}")
-    wanted = formats.FORMATS[expected.format or problem.format].dtype
-    if value.dtype != wanted:
-        met["dtype"] = f"the result for {problem.format} is {_name(value.dtype)}, expected {_name(wanted)}"
+    call = execute.function(run.form, tuple(items))
+    value = _plain_tensor(run, run.conduct.call(lambda: call(**items)), like.dtype)
+    if tuple(value.shape) != tuple(like.shape):  # a result has that of its upstream gradient
+        raise Failed("shape", f"the result has shape {tuple(value.shape)}, expected {tuple(like.shape)}")
+    wanted = formats.FORMATS[expected.format or run.problem.format].dtype
+    if like.is_floating_point() and value.dtype != wanted:
+        sentence = f"the result for {run.problem.format} is {_name(value.dtype)}, expected {_name(wanted)}"
+        met["dtype"] = Failed("dtype", sentence)
     results = {"value": value.detach().clone()}
-    if upstream is not None and grad:
+    if upstream is not None and way:
         if not value.requires_grad:
-            raise _Broken("no gradient", "the result is detached: no gradient reaches the input")
-        weights = upstream.to(value.dtype)
-
-        def backward() -> tuple[Any, ...]:
-            return torch.autograd.grad(value, list(leaves.values()), weights, retain_graph=True, allow_unused=True)
-
-        gradients = _attempted("raised", backward, "the backward pass ")
-        for name, gradient in zip(leaves, gradients, strict=True):
-            if gradient is None:
-                raise _Broken("no gradient", f"no gradient reaches {name}")
-            results[f"gradient {name}"] = gradient.detach().clone()
-        try:
-            again = backward()
-        except Exception as error:
-            met["second backward"] = f"a second backward pass (retain_graph=True) raises {_said(error)}"
-        else:
-            if expected.deterministic and not all(map(_same, again, list(results.values())[1:])):
-                met["second backward"] = "a second backward pass (retain_graph=True) gives another gradient"
-    for name, tensor in before.items():
-        if not _same(items[name].detach().double(), tensor.double()):
-            met["in place"] = f"its input {name} was modified in place"
+            raise Failed("no gradient", "the result is detached: no gradient reaches the input")
+        results |= _gradients(run, value, leaves, upstream.to(value.dtype), way, met)
+    for name, item in before.items():
+        if name not in written and not _unchanged(items[name], item):
+            met["in place"] = Failed("in place", f"its input {name} was modified in place")
     return results
 
 
-def _attempted(kind: str, what: Any, where: str = "") -> Any:
+def _result_like(run: _Run, items: Mapping[str, Any]) -> tuple[Tensor, set[str]]:
+    """A tensor of the shape of the result, the upstream gradient or what the reference gives; and what that writes to.
+
+    An optimizer's step is meant to change its parameters.
+    """
+    if run.identity.wrt:
+        return items["g"], set()
+    fresh = execute.arguments(run.identity, run.problem, run.layout, run.device)
+    reference: Tensor = execute.function(run.identity.reference, tuple(fresh))(**fresh)
+    tensors = [name for name, item in items.items() if isinstance(item, Tensor)]
+    return reference, {name for name in tensors if not _unchanged(fresh[name], items[name])}
+
+
+def _plain_tensor(run: _Run, value: Any, like: torch.dtype) -> Tensor:
+    """What was returned as a tensor that can be judged; raises Failed for anything else."""
+    kind = type(value)
+    if not issubclass(kind, Tensor):  # whatever it says of itself
+        raise Failed("result", f"it returned {kind.__name__}, not a floating-point tensor")
     try:
-        return what()
+        with torch._C.DisableTorchFunctionSubclass():
+            plain = value if kind in (Tensor, nn.Parameter) else Tensor.as_subclass(value, Tensor)
+            strange = plain.layout != torch.strided or plain.is_nested or plain.is_quantized
+            what = f"{plain.dtype}" + (f" of layout {plain.layout}" if strange else f" on {plain.device.type}")
+            known = plain.dtype in {each.dtype for each in formats.FORMATS.values()}
+            known |= not like.is_floating_point and not plain.is_complex() and not plain.is_floating_point()
+            strange |= plain.device.type != torch.device(run.device).type
+            if known and not strange:
+                plain.detach().clone().to("cpu")
     except Exception as error:
-        raise _Broken(kind, f"{where}raised {_said(error)}") from None
+        raise Failed("result", f"it returned {kind.__name__}, which cannot be read: {said(error)}") from None
+    if not known:
+        raise Failed("result", f"it returned {plain.dtype}, not a floating-point tensor of a format that is judged")
+    if strange:
+        raise Failed("result", f"it returned {what}, not a dense tensor on {run.device}")
+    return plain
 
 
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+def _gradients(
+    run: _Run, value: Tensor, leaves: Mapping[str, Tensor], weights: Tensor, way: str, met: dict[str, Failed]
+) -> dict[str, Tensor]:
+    def backward() -> tuple[Any, ...]:
+        if way == BACKWARD:
+            value.backward(weights)
+            return tuple(leaf.grad for leaf in leaves.values())
+        keep = way == RETAINED
+        return torch.autograd.grad(value, list(leaves.values()), weights, retain_graph=keep, allow_unused=True)
+
+    def attempted() -> dict[str, Tensor]:
+        try:
+            found = run.conduct.call(backward)
+        except Failed as failed:
+            raised = Failed(failed.kind, f"the backward pass {failed.sentence}", failed.at)
+            if way == BACKWARD or failed.kind != "raised":
+                raise raised from None
+            raise _Backward(raised) from None
+        for name, gradient in zip(leaves, found, strict=True):
+            if gradient is None:
+                raise Failed("no gradient", f"no gradient reaches {name}")
+            if gradient.layout != torch.strided:
+                raise Failed("result", f"the gradient of {name} is of layout {gradient.layout}, not dense")
+        return {f"gradient {name}": x.detach().clone() for name, x in zip(leaves, found, strict=True)}
+
+    results = attempted()
+    if way == RETAINED:
+        again = attempted()
+        if run.expected.deterministic and not all(_same(again[name], x) for name, x in results.items()):
+            sentence = "a second backward pass (retain_graph=True) gives another gradient"
+            met["second backward"] = Failed("second backward", sentence)
+    return results
+
+
+def _unchanged(item: Tensor, before: Tensor) -> bool:
+    try:
+        return _same(item.detach(), before)
+    except Exception:  # its memory was taken away
+        return False
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -196,6 +300,9 @@ def contract(
 def _contract(
     identity: Identity, problem: Problem, layout: str, device: str, mode: str, _threads: int
 ) -> Mapping[str, Array]:
+    if identity.bitwise:  # nothing is allowed, and the reference may run what no rule follows
+        got = execute.run(identity, identity.reference, problem, layout=layout, device=device, track=False).got
+        return {name: np.zeros(numbers.shape) for name, numbers in got.items()}
     bounds = dict(execute.run(identity, identity.reference, problem, layout=layout, device=device, held=mode).bound)
     if identity.wrt and identity.out in ("", "R"):
         for name, scaled in _stored(identity, problem, layout, device, mode).items():
@@ -219,6 +326,7 @@ def _stored(identity: Identity, problem: Problem, layout: str, device: str, mode
         scaled = {
             name: x * (upstream.unsqueeze(plan.dim) if x.dim() > upstream.dim() > 0 else upstream)
             for name, x in zip(leaves, found, strict=True)
+            if identity.out == "" or identity.domain.axes[name].startswith("R")  # else rows are added up in it
         }
     axes = identity.domain.axes
     return {
@@ -238,22 +346,33 @@ class Insides:
     opaque: str = ""
 
 
-def insides(identity: Identity, form: Form, problem: Problem, layout: str, device: str) -> Insides:
+def followed(conduct: Conduct, identity: Identity, form: Form, problem: Problem, **how: Any) -> Outcome:
+    """One run under the error analysis (see `execute.run`); code that compiles inside runs as it was written."""
+
+    def run() -> Outcome:
+        with torch.compiler.set_stance("force_eager"):
+            return execute.run(identity, form, problem, **how)
+
+    return conduct.call(run)
+
+
+def insides(conduct: Conduct, identity: Identity, form: Form, problem: Problem, layout: str, device: str) -> Insides:
     """Looks at what a form runs on one problem, and on another of the same shape.
 
     Numbers made behind the tracker's back (in numpy, by a kernel that writes into memory) come in as constants or not
     at all: a form whose constants change with its input, or whose result was never written, is opaque.
     """
-    half = Problem(
-        problem.format, {**problem.items, **{name: problem[name] / 2 for name in identity.wrt[:1] or ("z",)}}
-    )
+    real = [name for name, item in problem.items.items() if isinstance(item, np.ndarray) and item.dtype.kind == "f"]
+    halved = {name: problem[name] / 2 for name in (*identity.wrt, *real)[:1]}
+    half = Problem(problem.format, {**problem.items, **halved})
     constants, operations = [], frozenset[str]()
     for each in (problem, half):
         watch = Watch()
         try:
-            run = execute.run(identity, form, each, layout=layout, device=device, as_is=watch.rules)
-        except Exception as error:
-            return Insides(opaque=str(error).partition("\n")[0].partition(": ")[0] or type(error).__name__)
+            run = followed(conduct, identity, form, each, layout=layout, device=device, as_is=watch.rules)
+        except Failed as failed:
+            why = said(failed.error, named=False) if isinstance(failed.error, Exception) else failed.sentence
+            return Insides(opaque=why.partition(": ")[0] or type(failed.error).__name__)
         if any((np.isnan(run.exact[name]) & np.isfinite(run.got[name])).any() for name in run.got):
             return Insides(opaque="its memory is written by something that is no ATen operation")
         constants.append(watch.constants)

@@ -41,7 +41,7 @@ class Asked:
     def differs(self, run: Ran) -> str:
         """How a run differs from all that is possible, in a sentence ("": it does not)."""
         fmt = self.problem.format
-        said = next(iter(run.incidents.values()), "it gave nothing")
+        said = next((failed.sentence for failed in run.incidents.values()), "it gave nothing")
         if run.got:
             value, gradient = run.got["value"], run.got.get("gradient z")
             said = self._other(Gives(value, gradient, fmt))
@@ -108,7 +108,8 @@ def _call(entry: SpecialValue, operation: str) -> dict[str, Any]:
     """What the entry's call passes, by the names of PyTorch's function; nothing if it makes other tensors first."""
     bind = inspect.signature(getattr(F, operation)).bind
     try:
-        bound = eval(entry.call, {"F": SimpleNamespace(**{operation: bind})}, dict(entry.items))
+        known = {"F": SimpleNamespace(**{operation: bind}), "torch": SimpleNamespace()}  # which has nothing, either
+        bound = eval(entry.call, known, dict(entry.items))
     except AttributeError:  # the items are lists: these have no methods of tensors
         return {}
     arguments: dict[str, Any] = bound.arguments

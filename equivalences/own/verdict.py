@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +17,10 @@ from equivalences.execute import Outcome
 from equivalences.formats import FORMATS, ulp
 from equivalences.model import Array, Form, Problem
 from equivalences.own import audit
+from equivalences.own.conduct import Conduct, Failed
+from equivalences.own.judged import Judged, focus, plainness
 from equivalences.own.losses import PLAIN, Case
-from equivalences.own.problems import Todo, is_large
+from equivalences.own.problems import Todo
 from equivalences.own.report import (
     FREE,
     KNOWN,
@@ -30,40 +34,15 @@ from equivalences.own.report import (
     Example,
     Incident,
 )
-from equivalences.own.run import Expected, Insides, contract, insides, ran, threads
+from equivalences.own.run import Expected, Insides, Ran, contract, followed, insides, ran, threads
 from equivalences.own.special import Asked
 from equivalences.report import failure, snippet
 from equivalences.report.shrink import shrunk
 
 ATTEMPTS = 40  # at a smaller problem for an example
 NUMBERS = 2**18  # in all of them: a batch of many rows has few attempts
+SECONDS = 5.0  # for all of them: code that is compiled for every shape has few attempts
 GRAVE = 1 / 2  # of the error/contract that a smaller problem must keep
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """One quantity of one problem: everything that an example needs."""
-
-    problem: Problem
-    layout: str
-    quantity: str
-    got: Array
-    error: Array
-    exact: Array
-    contract: Array
-    own: Array | None
-    verdict: Array
-    region: Array  # indices, -1: several
-    threads: int
-    defects: tuple[str, ...] = ()
-
-    @property
-    def ratio(self) -> Array:
-        with np.errstate(all="ignore"):
-            ratio = self.error / self.contract
-        return np.where(
-            self.error == 0, 0.0, np.where(np.isfinite(self.contract), np.nan_to_num(ratio, nan=np.inf), 0.0)
-        )
 
 
 @dataclass(eq=False)
@@ -77,12 +56,14 @@ class Judge:
     expected: Expected
     shrinks: bool
     mode: str  # whose order of sums the bounds are for
+    conduct: Conduct = field(default_factory=Conduct)
     insides: Insides | None = None
     counts: dict[tuple[str, str, int], Array] = field(default_factory=dict)
     ratios: dict[tuple[str, str, int], float] = field(default_factory=dict)
     worst: dict[tuple[int, str], Judged] = field(default_factory=dict)
     places: dict[tuple[str, str], Array] = field(default_factory=dict)  # quantity and layout -> verdicts
     incidents: dict[tuple[str, str], Incident] = field(default_factory=dict)  # by kind, and by special value
+    limits: dict[tuple[str, str], Incident] = field(default_factory=dict)  # what it cannot do, and need not
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)  # of the problems that the incidents show
     defects: dict[str, int] = field(default_factory=dict)
 
@@ -101,20 +82,37 @@ class Judge:
         every = (layout for layout in judge.layouts(identity) if layout in PLAIN)
         layout = next((each for each in every if execute.applies(identity, problem, each)), "")
         if layout:
-            run = ran(identity, self.form, problem, layout, self.device, self.expected)
+            run = self._ran(problem, layout)
             known = any((kind, "") in self.incidents for kind in run.incidents if kind != "raised")
             if (run.got or not known) and (sentence := asked.differs(run)):  # else it never gives what can be judged
-                entry = asked.entry  # of many rows: one incident for each reason
-                self._met("special value", sentence, problem, layout, entry.why if entry.rows else entry.name)
+                entry = asked.entry
+                name = entry.why if entry.rows else entry.name  # of many rows: one incident for each reason
+                raised = None if run.got else run.incidents.get("raised")
+                if raised and raised.at and raised.at == self._raised_at():
+                    self._met(raised, problem, layout)  # as it does without a special value
+                else:  # what one line raises is said once
+                    failed = Failed("special value", sentence, raised.at if raised else "")
+                    self._met(failed, problem, layout, failed.at or name)
         return bool(layout)
+
+    def _raised_at(self) -> str:
+        met = self.incidents.get(("raised", ""))
+        return met.at if met else ""
+
+    def _ran(self, problem: Problem, layout: str, expected: Expected | None = None) -> Ran:
+        how = self.expected if expected is None else expected
+        return ran(self.case.identity, self.form, problem, layout, self.device, how, self.conduct)
 
     def _add(self, problem: Problem, layout: str) -> None:
         identity = self.case.identity
-        run = ran(identity, self.form, problem, layout, self.device, self.expected)
-        if self.insides is None:  # not before it has run as its user runs it: code that it compiles is compiled by then
-            self.insides = insides(identity, self.followed, problem, layout, self.device)
-        for kind, sentence in run.incidents.items():
-            self._met(kind, sentence, problem, layout)
+        run = self._ran(problem, layout)
+        if self.insides is None and not self.conduct.hung:
+            # Not before it has run as its user runs it: code that it compiles is compiled by then.
+            self.insides = insides(self.conduct, identity, self.followed, problem, layout, self.device)
+        for failed in run.incidents.values():
+            self._met(failed, problem, layout)
+        for failed in run.limits.values():
+            self._met(failed, problem, layout, into=self.limits)
         every = tuple(self._judged(problem, layout, run.got))
         if run.without is not None:
             self._without_gradients(next(found for found in every if found.quantity == "value"), run.without)
@@ -133,7 +131,7 @@ class Judge:
             for verdict in range(UNSTABLE, len(VERDICTS)):
                 if (found.verdict == verdict).any():
                     best = self.worst.get((verdict, quantity))
-                    if best is None or _plainness(found, verdict) < _plainness(best, verdict):
+                    if best is None or plainness(found, verdict) < plainness(best, verdict):
                         self.worst[verdict, quantity] = found
 
     def _without_gradients(self, value: Judged, got: Array) -> None:
@@ -144,24 +142,29 @@ class Judge:
             place = tuple(worse[0])
             sentence = f"under torch.no_grad() the value is {got[place]:.9g}, with gradients {value.got[place]:.9g}"
             sentence += f", exact {value.exact[place]:.9g}: beyond the contract"
-            self._met("no_grad", sentence, value.problem, value.layout)
+            self._met(Failed("no_grad", sentence), value.problem, value.layout)
 
-    def _met(self, kind: str, sentence: str, problem: Problem, layout: str, name: str = "") -> None:
-        key = kind, name
-        before = self.incidents.get(key)
-        size = next(iter(problem.items.values())).size
+    def _met(
+        self,
+        failed: Failed,
+        problem: Problem,
+        layout: str,
+        name: str = "",
+        into: dict[tuple[str, str], Incident] | None = None,
+    ) -> None:
+        """Notes what was met, with the smallest problem that shows it."""
+        into = self.incidents if into is None else into
+        key = failed.kind, name
+        before = into.get(key)
+        size = max((np.size(item) for item in problem.items.values()), default=0)
         if before is None or size < self.sizes[key]:
             self.sizes[key] = size
             so_far = (before.formats, before.layouts, before.count) if before else ((), (), 0)
+            program = self._program(problem, layout, "print(value)")
             before = Incident(
-                kind,
-                sentence,
-                self.case.label,
-                *so_far,
-                _lines(problem),
-                self._program(problem, layout, "print(value)"),
-            )
-        self.incidents[key] = replace(
+                failed.kind, failed.sentence, self.case.label, *so_far, _lines(problem), program, failed.at
+            )  # fmt: skip
+        into[key] = replace(
             before,
             formats=tuple(dict.fromkeys((*before.formats, problem.format))),
             layouts=tuple(dict.fromkeys((*before.layouts, layout))),
@@ -174,7 +177,7 @@ class Judge:
         met = {name: judge.decide(identity, problem, name, numbers, allowed[name]) for name, numbers in got.items()}
         run = None
         if not self.opaque and any((verdict != judge.INSIDE).any() for verdict, _, _ in met.values()):
-            run = self._followed(problem, layout)
+            run = self._followed(problem, layout, got)
         own: Mapping[str, Array] = run.bound if run else {}
         for name, (first, error, ball) in met.items():
             verdict = np.select([first == judge.INSIDE, first == judge.UNBOUNDED], [RIGHT, FREE], OUTSIDE)
@@ -196,21 +199,30 @@ class Judge:
         """Judges what is not within the contract by the implementation's own operations, and by PyTorch's defects."""
         mine, _, ball = judge.decide(self.case.identity, problem, quantity, got, run.bound[quantity])
         beyond = (mine == judge.OUTSIDE) | ((mine == judge.UNDECIDED) & (verdict == OUTSIDE))
-        left = np.where(beyond & (verdict != RIGHT), judge.OUTSIDE, judge.INSIDE)
+        left: Array = np.where(beyond & (verdict != RIGHT), judge.OUTSIDE, judge.INSIDE)
+        defects: tuple[str, ...]
         trial = judge.Trial(self.case.identity, self.followed, problem, layout, self.device, self.mode)
-        left, defects = judge.excused(trial, run, quantity, ball, got, left)
+        try:
+            left, defects = self.conduct.call(lambda: judge.excused(trial, run, quantity, ball, got, left))
+        except Failed:  # it runs in another way each time
+            defects = ()
         excess = np.where(mine == judge.UNBOUNDED, UNBOUNDED, UNSTABLE)  # where nothing speaks for it or against it
         within = np.where(verdict == OUTSIDE, excess, np.where(mine == judge.INSIDE, RIGHT, verdict))
         found = np.select([left == judge.KNOWN, left == judge.OUTSIDE], [KNOWN, WRONG], within)
         return np.where(verdict == RIGHT, RIGHT, found), ball, defects
 
-    def _followed(self, problem: Problem, layout: str) -> Outcome | None:
+    def _follow(self, problem: Problem, layout: str, **how: Any) -> Outcome:
+        """One run under the analysis; raises Failed."""
+        where = {"layout": layout, "device": self.device, "held": self.mode}
+        return followed(self.conduct, self.case.identity, self.followed, problem, **where, **how)
+
+    def _followed(self, problem: Problem, layout: str, got: Mapping[str, Array]) -> Outcome | None:
+        """Its own analysis of what it gave, unless it cannot be followed here, or gives another thing each time."""
         try:
-            return execute.run(
-                self.case.identity, self.followed, problem, layout=layout, device=self.device, held=self.mode
-            )
-        except Exception:  # it cannot be followed here
+            run = self._follow(problem, layout)
+        except Failed:
             return None
+        return run if all(run.bound[name].shape == x.shape for name, x in got.items() if name in run.bound) else None
 
     def cells(self) -> Iterator[Cell]:
         names = (*self.case.identity.domain.regions, "mixed")
@@ -234,7 +246,7 @@ class Judge:
     def _example(self, found: Judged, verdict: int) -> Example:
         found = self._smaller(found, verdict)
         quantity = found.quantity
-        here = (found.verdict == verdict) & (found.region == _focus(found, verdict)[0])
+        here = (found.verdict == verdict) & (found.region == focus(found, verdict)[0])
         ratio = np.where(here, found.ratio, -1.0)
         place = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
         fmt = FORMATS[found.problem.format]
@@ -261,7 +273,7 @@ class Judge:
         if not execute.applies(self.case.identity, problem, layout):
             return None
         try:
-            run = ran(self.case.identity, self.form, problem, layout, self.device, Expected("", False))
+            run = self._ran(problem, layout, Expected(once=True))
             (again,) = self._judged(problem, layout, {quantity: run.got[quantity]})
         except Exception:  # a problem that the oracle refuses, say
             return None
@@ -287,17 +299,18 @@ class Judge:
         return found.threads if again and (again.verdict < UNSTABLE).all() else 0
 
     def _smaller(self, found: Judged, verdict: int) -> Judged:
-        best, (region, ratio), left = found, _focus(found, verdict), NUMBERS
+        best, (region, ratio), left = found, focus(found, verdict), NUMBERS
+        end = time.monotonic() + SECONDS
 
         def fails(problem: Problem) -> bool:
             nonlocal best, left
             left -= next(iter(problem.items.values())).size
-            if left < 0:
+            if left < 0 or time.monotonic() > end or self.conduct.hung:
                 return False
             again = self._again(found.quantity, problem, found.layout)
             if again is None:
                 return False
-            if not (again.verdict == verdict).any() or _focus(again, verdict) < (region, GRAVE * ratio):
+            if not (again.verdict == verdict).any() or focus(again, verdict) < (region, GRAVE * ratio):
                 return False
             best = again
             return True
@@ -309,16 +322,15 @@ class Judge:
     def _why(self, found: Judged, verdict: int, place: tuple[int, ...]) -> str:
         if found.own is None:
             return self._likened(found, place)
+        follow = partial(self._follow, found.problem, found.layout)
+        try:
+            return self._traced(follow, found, verdict, place)
+        except Exception:  # it could be followed before: it runs other operations each time
+            return "its operations could not be followed again"
+
+    def _traced(self, follow: Callable[..., Outcome], found: Judged, verdict: int, place: tuple[int, ...]) -> str:
+        """What is to blame for a number, by its own operations."""
         what = found.quantity
-        follow = partial(
-            execute.run,
-            self.case.identity,
-            self.followed,
-            found.problem,
-            layout=found.layout,
-            device=self.device,
-            held=self.mode,
-        )
         if verdict in (UNSTABLE, UNBOUNDED):
 
             def bound(rules: audit.Rules) -> float:
@@ -337,6 +349,8 @@ class Judge:
         """What can be said of an opaque implementation: why it is one, and whether PyTorch's function is no better."""
         said = f"opaque: {self.opaque or 'its operations could not be followed here'}"
         identity, what = self.case.identity, found.quantity
+        if identity.bitwise:  # nothing excuses it
+            return said
         trial = judge.Trial(identity, identity.reference, found.problem, found.layout, self.device, self.mode)
         _, _, ball = judge.decide(identity, found.problem, what, found.got, found.contract)
         only = np.full(found.verdict.shape, judge.INSIDE)
@@ -350,16 +364,3 @@ class Judge:
 
 def _lines(problem: Problem) -> tuple[str, ...]:
     return tuple(line.strip() for line in failure.problem_lines(problem, ", in full in `program`"))
-
-
-def _focus(found: Judged, verdict: int) -> tuple[int, float]:
-    """The most usual region (listed from strange to usual; -1: several) that has the verdict, the worst ratio there."""
-    region = int(found.region[found.verdict == verdict].max())
-    return region, float(found.ratio[(found.verdict == verdict) & (found.region == region)].max())
-
-
-def _plainness(found: Judged, verdict: int) -> tuple[bool, int, bool, int, float]:
-    """What makes a better example: not many rows or classes, a usual format, a usual region, a large error."""
-    order = ("float32", *FORMATS)
-    region, ratio = _focus(found, verdict)
-    return is_large(found.problem), order.index(found.problem.format), region < 0, -region, -ratio
