@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from equivalences.model import KnownDefect, Problem
-from equivalences.rounding import as_is, reductions
+from equivalences.rounding import as_is
 
 
 def _equal_rows(
@@ -112,7 +112,7 @@ KNOWN_DEFECTS = (
             name=f"{operation}-piece-by-piece",
             operation=operation,
             formats=("float64", "float32"),
-            as_is=reductions.sum_in_order,
+            as_is=as_is.sum_in_order,
             identity="binary_cross_entropy_large_batch",
             form="the padding of a batch cut off",
             layout="contiguous",
