@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from equivalences import formats
 from equivalences.model import MODES as MODES
 from equivalences.model import Array, Form, Identity, Problem
-from equivalences.rounding import Tracker
+from equivalences.rounding import Rule, Step, Tracker
 from equivalences.rounding.arrays import as_tensor
-from equivalences.rounding.tracker import Rule, Step
 
 VARIANTS = 512  # of one piece of compiled code: shapes x layouts x formats x options
 

@@ -93,3 +93,12 @@ def test_imports(path: Path) -> None:
 def test_no_dead_entry() -> None:
     there = {unit(path) for path in FILES}
     assert set(LEVEL) <= there
+
+
+def test_a_rule_reads_arguments_by_name() -> None:
+    """`Call` binds the arguments of an operation to the schema's names, and has them in no other way."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in {"arg", "args", "kwargs"}:
+                read = isinstance(node.value, ast.Name) and node.value.id in {"call", "inner"}
+                assert not read, f"{path.relative_to(ROOT)}:{node.lineno} reads an argument by position: name it"

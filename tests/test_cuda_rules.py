@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from equivalences.formats import FORMATS
-from equivalences.rounding import Shadow, Tracker, as_is
+from equivalences.rounding import Rule, Shadow, Tracker, as_is
 from equivalences.rounding.summation import Blocks, nll2d_blocks
-from equivalences.rounding.tracker import Rule
 
 ATEN: Any = torch.ops.aten
 TINY = FORMATS["float32"].tiny

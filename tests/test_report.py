@@ -85,7 +85,7 @@ def test_failure_says_everything(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_failure_names_the_first_operation_outside_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    from equivalences.rounding.tracker import RULES, Call, Shadow
+    from equivalences.rounding import RULES, Call, Shadow
 
     def narrow(call: Call) -> Any:
         v, e = original(call)

@@ -20,9 +20,8 @@ from equivalences.catalogue import IDENTITIES
 from equivalences.formats import FORMATS
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form, Identity, Problem
-from equivalences.rounding import Tracker, assumptions
+from equivalences.rounding import Shadow, Step, Tracker, assumptions
 from equivalences.rounding.arrays import add_up, numbers
-from equivalences.rounding.tracker import Shadow, Step
 
 OFF = 2.0**-20  # relative; towards zero, which keeps probabilities and weights what they are
 

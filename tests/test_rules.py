@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivalences.formats import of
-from equivalences.rounding import Shadow, Tracker
+from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.rounding import RULES, Call, Shadow, Tracker, Untracked
 from equivalences.rounding.arrays import numbers
+from equivalences.rounding.call import by_schema
 from equivalences.rounding.coefficients import Book, Coefficient
 
 BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
@@ -206,3 +208,92 @@ def test_a_number_that_stays_in_its_tensor() -> None:
         assert in_python.e < off <= in_tensor.e
         used.append(off / in_tensor.e)
     assert max(used) > 0.1
+
+
+# --- rules by the schema's names -------------------------------------------------------------------------------------
+
+
+def overloads(operation: str) -> list[set[str]]:
+    """The names of the arguments of each overload that takes tensors, in place or not."""
+    schemas = [
+        schema
+        for name in (operation, f"{operation}_")
+        for schema in torch._C._jit_get_schemas_for_operator(f"aten::{name}")
+    ]
+    return [{each.name for each in schema.arguments} for schema in schemas]
+
+
+def test_rules_ask_for_arguments_that_their_operations_have() -> None:
+    """Every operation has what its rule needs; what a rule may do without, one of its operations has."""
+    served: dict[Any, set[str]] = {}
+    for operation, rule in [*RULES.items(), *((defect.operation, defect.as_is) for defect in KNOWN_DEFECTS)]:
+        served.setdefault(rule, set()).add(operation)
+    for rule, operations in served.items():
+        has = {operation: {name for names in overloads(operation) for name in names} for operation in operations}
+        for operation, names in has.items():
+            needed = rule.names - rule.optional
+            assert needed <= names, f"{rule.__name__} asks for {needed - names} of aten::{operation}"
+        assert rule.names <= set().union(*has.values()), f"{rule.__name__}: {rule.names}"
+
+
+def test_a_name_that_the_schema_lacks_is_told_with_the_rule_and_the_operation() -> None:
+    def halved(call: Call, self: Tensor, input: Tensor) -> Shadow:
+        return call.shadow(self)
+
+    tracker = Tracker(as_is={"exp": by_schema(halved)})
+    tracker.declare(X)
+    said = r"rule halved asks for the argument 'input' of aten::exp, whose arguments are self:"
+    with pytest.raises(Untracked, match=said), tracker:
+        X.exp()
+
+
+def test_arguments_reach_a_rule_however_they_are_passed() -> None:
+    met: list[tuple[Any, ...]] = []
+
+    def noted(call: Call, self: Tensor, beta: float, threshold: float, missing: str = "none") -> Shadow:
+        met.append((beta, threshold, missing))
+        return call.shadow(self)
+
+    softplus: Any = torch.ops.aten.softplus
+    tracker = Tracker(as_is={"softplus": by_schema(noted)})
+    tracker.declare(X)
+    with tracker:
+        softplus(X)
+        softplus(X, 2.0)
+        softplus(self=X, threshold=9.0, beta=3.0)
+    assert met == [(1, 20, "none"), (2, 20, "none"), (3, 9, "none")]
+
+
+A, B = [DRAWN[:5] ** 2, DRAWN[5:10] ** 2], [DRAWN[10:15], DRAWN[15:20]]
+FOREACH: dict[str, tuple[Callable[[], Any], Callable[[Tensor, Tensor, float], Tensor]]] = {
+    "a number": (lambda: torch._foreach_add(B, 0.1), lambda a, b, c: b + 0.1),
+    "numbers": (lambda: torch._foreach_mul(B, [0.5, 0.25]), lambda a, b, c: b * c),
+    "tensors": (lambda: torch._foreach_div(B, A), lambda a, b, c: b / a),
+    "tensors and a number": (lambda: torch._foreach_sub(B, A, alpha=0.1), lambda a, b, c: b.sub(a, alpha=0.1)),
+    "one tensor": (lambda: torch._foreach_mul(B, TENTH), lambda a, b, c: b * TENTH),
+    "the larger": (lambda: torch._foreach_maximum(torch._foreach_div(B, A), A), lambda a, b, c: (b / a).maximum(a)),
+    "a weight": (lambda: torch._foreach_lerp(B, A, 0.1), lambda a, b, c: b.lerp(a, 0.1)),
+    "weights": (lambda: torch._foreach_lerp(B, A, A), lambda a, b, c: b.lerp(a, a)),
+    "a factor": (lambda: torch._foreach_addcmul(B, A, A, 0.1), lambda a, b, c: b.addcmul(a, a, value=0.1)),
+    "factors": (lambda: torch._foreach_addcdiv(B, B, A, [0.5, 0.25]), lambda a, b, c: b.addcdiv(b, a, value=c)),
+    "a tensor of factors": (
+        lambda: torch._foreach_addcdiv(B, B, A, torch.tensor([0.5, 0.25], dtype=FP64)),
+        lambda a, b, c: b.addcdiv(b, a, value=c),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREACH)
+def test_a_foreach_operation_is_followed_as_the_one_that_it_repeats(name: str) -> None:
+    each, once = FOREACH[name]
+    tracker = Tracker()
+    for tensor in (*A, *B, TENTH):
+        tracker.declare(tensor)
+    with tracker:
+        together = each()
+        alone = [once(a, b, c) for a, b, c in zip(A, B, (0.5, 0.25), strict=True)]
+    for got, expected in zip(together, alone, strict=True):
+        (v, e), (same_v, same_e) = tracker.shadow(got), tracker.shadow(expected)
+        assert np.allclose(v, same_v, rtol=1e-15, atol=0)
+        assert (same_e > 0).any()
+        assert np.array_equal(e, same_e)

@@ -10,7 +10,7 @@ from equivalences.known_defects.releases import SEEN
 from equivalences.known_defects.rules import Rules
 from equivalences.model import KnownDefect, Problem, Severity
 
-as_is, reductions = Rules("as_is"), Rules("reductions")
+as_is = Rules("as_is")
 
 
 def _equal_rows(
@@ -119,7 +119,7 @@ LOSSES = (
             name=f"{operation}-piece-by-piece",
             operation=operation,
             formats=("float64", "float32"),
-            as_is=reductions.sum_in_order,
+            as_is=as_is.sum_in_order,
             identity="binary_cross_entropy_large_batch",
             form="the padding of a batch cut off",
             layout="contiguous",

@@ -22,9 +22,8 @@ from equivalences import formats, judge
 from equivalences.model import Array
 from equivalences.own.callables import eager, name_of
 from equivalences.report import plain
-from equivalences.rounding import RULES, Call, Shadow, Tracker
+from equivalences.rounding import RULES, Call, Rule, Shadow, Tracker
 from equivalences.rounding.arrays import numbers, spread, sure
-from equivalences.rounding.tracker import Rule
 
 Rules = Mapping[str, Rule]
 CONVERSIONS = ("_to_copy", "to", "copy")  # they round by the dtypes at hand
@@ -223,7 +222,7 @@ class Watch:
         if exact and hasattr(call, "format"):
             call.format, call.arithmetic = (replace(f, precision=ENDLESS) for f in (call.format, call.arithmetic))
         if exact and call.name in CONVERSIONS:
-            shadows: Any = call.shadow(call.args[1 if call.name == "copy" else 0])
+            shadows: Any = call.shadow(call.arguments["src" if call.name == "copy" else "self"])
         else:
             shadows = rule(call)
         if call.name == "lift_fresh":
@@ -349,9 +348,9 @@ def _operands(call: Call) -> list[Tensor]:
     if call.name == "lift_fresh":  # a constant, not declared before
         return []
     # What an operation is about to fill has no value yet.
-    args = call.args[1:] if call.name in ("copy", "fill", "zero") else call.args
-    named = [x for name, x in call.kwargs.items() if name != "out"]
-    return [x for x in _flat([*args, *named]) if x.is_floating_point() and x.numel()]
+    filled = {"out", "self"} if call.name in ("copy", "fill", "zero") else {"out"}
+    operands = [item for name, item in call.arguments.items() if name not in filled]
+    return [x for x in _flat(operands) if x.is_floating_point() and x.numel()]
 
 
 def _relative(shadow: Shadow) -> Array:

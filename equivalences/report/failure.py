@@ -12,7 +12,7 @@ from equivalences.model import Identity, Problem
 from equivalences.report import formula
 from equivalences.report.shrink import shrunk
 from equivalences.report.snippet import place, snippet
-from equivalences.rounding.tracker import Step
+from equivalences.rounding import Step
 
 LONG = 200  # numbers; a problem with more is summarised, and printed whole by its snippet only
 

@@ -1,15 +1,20 @@
-"""Running error analysis: the tracker, one rule an operation, and the assumptions they rest on."""
+"""Running error analysis: the tracker, one rule for each operation, and the assumptions that the rules rest on."""
 
-from equivalences.rounding import (  # noqa: F401  (rules)
-    activations,
-    arithmetic,
-    elementary,
-    fused,
-    movement,
-    optimizers,
-    reductions,
-)
+from equivalences.rounding import rules  # noqa: F401  # registered by being imported
 from equivalences.rounding.assumptions import Assumptions, assumptions
-from equivalences.rounding.tracker import RULES, Call, Shadow, Step, Tracker, Untracked, rule
+from equivalences.rounding.call import RULES, Call, Rule, rule
+from equivalences.rounding.shadows import Shadow, Untracked
+from equivalences.rounding.tracker import Step, Tracker
 
-__all__ = ["RULES", "Assumptions", "Call", "Shadow", "Step", "Tracker", "Untracked", "assumptions", "rule"]
+__all__ = [
+    "RULES",
+    "Assumptions",
+    "Call",
+    "Rule",
+    "Shadow",
+    "Step",
+    "Tracker",
+    "Untracked",
+    "assumptions",
+    "rule",
+]

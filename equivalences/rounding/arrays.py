@@ -1,7 +1,7 @@
 """NumPy arrays for shadows: the analysis computes with none of the kernels that it is there to judge.
 
 NumPy's float64 functions are within the bounds that `assumptions` grants to kernels (measured against balls in
-tests/test_rounding.py), and its pairwise sums add fewer numbers on the way of a term than any kernel is allowed.
+tests/test_rounding.py), and its pairwise sums form a lower tree than that of any kernel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from equivalences.model import Array
 
-NOTHING: Any = np.float64(0.0)  # a bound on what is exact
+NOTHING: Any = np.float64(0.0)  # the bound of an exact number
 FEW = 8  # below, NumPy adds up a row from left to right
 
 
@@ -46,19 +46,19 @@ def held(number: float, dtype: torch.dtype) -> float:
 
 
 def unbounded(e: Array, where: Any) -> Array:
-    """A bound that is none in some places."""
+    """`e`, with inf (no bound) where the mask holds."""
     return np.where(where, math.inf, e)
 
 
 def sure(v: Array, e: Array) -> Array:
-    """A bound of `v`: none of what is no number, and none that is nan itself; an exact infinity is off by nothing."""
+    """`e`, with inf (no bound) where `v` is nan or inexactly infinite, or `e` is nan."""
     if np.logical_and.reduce(np.isfinite(v) & (e < math.inf), axis=None):  # nearly always: cheap
         return e
     return np.where((np.isfinite(v) | (np.isinf(v) & (e == 0))) & (e < math.inf), e, math.inf)
 
 
 def doubtful(where: Any) -> Array:
-    """No bound in some places, no error elsewhere."""
+    """inf (no bound) where the mask holds, 0 (exact) elsewhere."""
     return np.where(where, math.inf, 0.0)
 
 
@@ -68,7 +68,7 @@ def spread(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def add_up(x: Array, dims: Sequence[int] | None = None, keepdim: bool = False) -> Array:
-    """A sum over `dims` (None: all), pairwise whichever they are: NumPy pairs only what is adjacent in memory."""
+    """A pairwise sum over `dims` (None: all): NumPy itself adds in pairs only along numbers adjacent in memory."""
     if dims is None or (len(dims) == x.ndim and not keepdim):
         return np.asarray(np.ravel(x).sum())
     if len(dims) == 1 and dims[0] % x.ndim == x.ndim - 1 and x.flags.c_contiguous:
@@ -82,9 +82,9 @@ def add_up(x: Array, dims: Sequence[int] | None = None, keepdim: bool = False) -
 
 
 def fold(reduce: np.ufunc, x: Array, dim: int) -> Array:
-    """A sum (`np.add`) or maximum over one axis, which stays: the same bits as NumPy's own, where it is slow.
+    """A sum (`np.add`) or maximum over one axis, which stays: the bits of NumPy's own, and faster for short rows.
 
-    Of few numbers in each of many rows it takes one row after the other, 8 to 20 times as long as all of them at once.
+    NumPy takes one short row after the other; all rows at once are 8 to 20 times as fast.
     """
     if x.ndim > 1 and dim % x.ndim == x.ndim - 1 and x.shape[-1] < FEW:
         found: Array = reduce.reduce(np.ascontiguousarray(np.moveaxis(x, -1, 0)), 0)[..., None]
@@ -93,7 +93,7 @@ def fold(reduce: np.ufunc, x: Array, dim: int) -> Array:
 
 
 def along(index: Array, dim: int) -> tuple[Array, ...]:
-    """Where `index`, along `dim`, points to in an array of as many dimensions (what gather and scatter mean by it)."""
+    """The NumPy index of the entries that `index`, along `dim`, points to (as gather and scatter read it)."""
     places = list(_places(index.shape))
     places[dim] = index
     return tuple(places)

@@ -1,7 +1,7 @@
-"""What the analysis assumes of elementary functions, for each device, each with its source.
+"""What the analysis assumes of each device's kernels, each assumption with its source.
 
-These are the only numbers in the analysis that are not derived.  The exhaustive sweeps and every float64 judgement
-against balls check them on the machine at hand.
+The ULP of elementary functions are the only numbers in the analysis that are not derived.  The exhaustive sweeps, and
+every float64 judgement against balls, check them on the machine at hand.
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ from equivalences.rounding.summation import Blocks, Cascades, Chunks, Sums
 class Assumptions:
     """Largest error of an elementary function in ULP of its result, and how sums are added up, on one device.
 
-    `by_number` is how many roundings a division by a number, one and the same for all, has.
+    The other fields say where the kernels of this device differ from those of another, each with its source.
+
+    scalar_division_roundings   1 if x / c is a division, 2 if the kernel multiplies by 1 / c.
+    alpha_in_storage            a + alpha b: alpha, and alpha b, are rounded to the format of the data.
+    softmax_backward_by_products    g s - s sum(g s), in place of (g - sum(g s)) s.
+    adam_rates_in_kernel        the fused Adam takes 1 - beta and beta**t in its own arithmetic, not in double.
     """
 
     ulps: Mapping[str, float]
     source: str
     sums: Sums
-    by_number: float = 1.0
+    scalar_division_roundings: float = 1.0
+    alpha_in_storage: bool = False
+    softmax_backward_by_products: bool = False
+    adam_rates_in_kernel: bool = False
 
     def relative(self, function: str, u: float) -> float:
         """Bound on the relative error of `function` in a format of unit roundoff `u`: k ulp(y) <= 2 k u |y|."""
@@ -53,6 +61,7 @@ _DEVICES = {
         ),
         "SLEEF 3 documentation, purec (u10 functions); Intel oneMKL VML accuracy (HA)",
         Cascades(),
+        alpha_in_storage=True,  # aten/.../ufunc/add.h: T in the scalar loop; opmath_t on CUDA
     ),
     "cuda": Assumptions(
         MappingProxyType(
@@ -70,11 +79,13 @@ _DEVICES = {
         ),
         "CUDA C++ Programming Guide, Mathematical Functions, maximum ULP error",
         Blocks(),
-        by_number=2.0,  # a product with its reciprocal: aten/.../cuda/BinaryDivTrueKernel.cu, ReduceMomentKernel.cu
+        scalar_division_roundings=2.0,  # aten/.../cuda/BinaryDivTrueKernel.cu, ReduceMomentKernel.cu
+        softmax_backward_by_products=True,  # aten/.../cuda/SoftMax.cu
+        adam_rates_in_kernel=True,  # aten/.../cuda/fused_adam_utils.cuh
     ),
 }
 
-_OTHER = replace(_DEVICES["cpu"], sums=Sums())
+_OTHER = replace(_DEVICES["cpu"], sums=Sums(), alpha_in_storage=False)
 
 
 @lru_cache(maxsize=16)
@@ -82,7 +93,7 @@ def assumptions(device: str, mode: str = "eager") -> Assumptions:
     """The assumptions for a device type ("cpu", "cuda", ...), and for "eager" or "compiled" code.
 
     An unlisted accelerator is held to the CPU's functions, and may add up in any order.  Compiled code is held to the
-    eager kernels, but for the order of its sums on the CPU.
+    eager kernels, except for the order of its sums on the CPU.
     """
     kind = devices.kind(device)
     found = _DEVICES.get(kind, _OTHER)

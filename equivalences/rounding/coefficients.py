@@ -1,4 +1,4 @@
-"""Python floats that are followed like tensors: what optimizers do to their hyperparameters before a kernel sees them.
+"""Python floats that are followed like tensors: optimizers compute with hyperparameters before a kernel sees them.
 
 Adam's step size is ``lr / (1 - beta1**t)``, in Python.  At t = 2 and beta = 0.999 the subtraction alone costs 500 u of
 float64, more than all the kernels together.  PyTorch hands a kernel a plain number, so bounds are found by value.
@@ -22,8 +22,8 @@ class Book:
     """What is known of Python's numbers in one run, by value.
 
     off      |number| -> the largest bound of any coefficient of that size.
-    tensors  a number -> the unit roundoff of the tensor that it never leaves: a power with this exponent, and what is
-             made of the power, is computed there (see `as_is.number_stays_in_its_tensor`).
+    tensors  a number -> the unit roundoff of the tensor that it never leaves: a power with this exponent is computed
+             there, and so are the numbers made of it (see `as_is.number_stays_in_its_tensor`).
     """
 
     off: dict[float, float] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Coefficient(float):
     """A Python float, the real number that it stands for at most `e` away, and arithmetic that keeps `e` a bound.
 
     + - * / lose exactly what `Fraction` says; a power is within 1 ULP (glibc manual, errors in math functions).
-    Results enter `book`.  `u` is not 0 where it is a tensor of that unit roundoff, in truth.
+    Results enter `book`.  `u` is not 0 where the number is really a tensor, of that unit roundoff.
     """
 
     book: Book
@@ -61,7 +61,7 @@ class Coefficient(float):
         return self
 
     def _rounded(self, value: float, e: float, u: float) -> Coefficient:
-        """What an operation gives, whose tensor (if `u` is not 0) rounds it."""
+        """The result of an operation; its tensor (if `u` is not 0) rounds it."""
         if u:  # a quotient may be a reciprocal and a product, and what it is used in one operation longer for it
             e += 3 * u * (abs(value) + e) + _SMALLEST
         return Coefficient(value, self.book, e, u)

@@ -1,7 +1,7 @@
-"""How many additions are on the way of a term into a sum, for the kernels of each device.
+"""Height of each kernel's summation tree: the most additions that any one term passes through.
 
-The error of a sum grows with the longest chain of additions (Higham 2002, 4.2), not with the number of its terms: any
-order has at most n - 1 on the way of a term, and a bound of n - 1 says nothing about large batches.
+The error of a sum grows with this height (Higham 2002, 4.2), not with the number of terms.  In any order the height is
+at most n - 1, but a bound of n - 1 says nothing about large batches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from equivalences.formats import Format
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums in any order: what is known of an accelerator that nothing else is known of.
+    """Sums in any order: the only assumption about an unlisted accelerator.
+
+    Each method gives the height of a summation tree.
 
     nll_in_storage    whether the totals of nll_loss are kept in the format of the data, not in that of the arithmetic.
     atomics_flush     whether additions to one place of memory, in float32, take subnormal numbers for zero.
@@ -45,7 +47,7 @@ class Sums:
         return self.any(n)
 
     def nll2d(self, images: int, pixels: int, short: bool = False) -> int:
-        """The total of nll_loss2d over so many images of so many pixels each."""
+        """The total of nll_loss2d over `images`, each of `pixels` numbers."""
         return self.nll(images * pixels, short)
 
 
@@ -73,11 +75,11 @@ class Cascades(Sums):
 
 @lru_cache(maxsize=4096)
 def at_sum_height(n: int, lanes: int) -> int:
-    """Additions on the way of a term of at::sum in one thread, in vectors of `lanes` numbers (aten/.../SumKernel.cpp).
+    """The height of at::sum in one thread, in vectors of `lanes` numbers (aten/.../SumKernel.cpp).
 
-    Four sums side by side, each a cascade of four levels; the last level takes whatever is left.  Then the levels, the
-    vectors over, the four sums, the lanes and the numbers over, one after the other (first the two halves of a
-    16-bit vector).
+    Four sums side by side are each a cascade of four levels; the last level takes the rest.  Then the levels, the
+    remaining vectors, the four sums, the lanes and the remaining numbers are added one after the other (first the two
+    halves of a 16-bit vector).
     """
     size = n // lanes // 4
     step = 2 ** max(4, (size - 1).bit_length() // 4) if size > 1 else 16
@@ -90,7 +92,7 @@ def at_sum_height(n: int, lanes: int) -> int:
 
 @lru_cache(maxsize=4096)
 def cascade_height(n: int) -> int:
-    """Additions that round a term on its way through ATen's cascade sum of 8 levels (aten/.../native/LossNLL.cpp).
+    """The height of ATen's cascade sum of 8 levels (aten/.../native/LossNLL.cpp), counting additions that round.
 
     Level 0 takes 2**q terms before it is folded into level 1, and so on; at the end the levels are added up.  Adding
     to an empty level is exact.
@@ -104,16 +106,16 @@ def cascade_height(n: int) -> int:
 
 
 def cascade_power(n: int) -> int:
-    """The logarithm, to base 2, of how many terms of a cascade sum of `n` a level takes."""
+    """log2 of the number of terms that one level of a cascade sum of `n` terms takes."""
     return max(4, math.ceil(math.log2(max(n, 1))) // 8)
 
 
 @dataclass(frozen=True)
 class Chunks(Cascades):
-    """Compiled code on the CPU (torch/csrc/inductor/cpp_prefix.h, cascade_sum_combine): every sum in one way.
+    """Compiled code on the CPU (torch/csrc/inductor/cpp_prefix.h, cascade_sum_combine): one way for every sum.
 
-    Lane by lane, or number by number: 4096 one after the other, then such chunks in a tree whose levels are added up;
-    then the lanes, and the threads.  In 16 bits it is float32 that is added up so, and nll_loss is held to storage.
+    Lane by lane, or number by number, 4096 numbers are added one after the other.  The chunks form a tree whose levels
+    are added up; then come the lanes, and the threads.  16-bit data are added up in float32, but nll_loss in storage.
     """
 
     def _chunks(self, n: int, threads: int) -> int:
@@ -131,7 +133,7 @@ class Chunks(Cascades):
 
 
 _CHUNK = 4096
-_MOST_THREADS = 256  # whose sums are added up one after the other
+_MOST_THREADS = 256  # their sums are added up one after the other
 
 
 # --- CUDA: threads of a block, then a tree ---------------------------------------------------------------------------

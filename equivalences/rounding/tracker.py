@@ -1,18 +1,14 @@
-"""Running error analysis: a dispatch mode that carries, beside every tensor, its exact value and an error bound.
+"""Running error analysis: a dispatch mode that carries each tensor's exact value and an error bound along with it.
 
 While a formulation runs, `Tracker` sees every ATen operation, forward and backward, and keeps for each tensor a
 *shadow*: the value `v` that exact arithmetic would have given (in float64) and a bound `e` on |computed - exact|
-(Wilkinson; Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., 3.3).  One rule an operation; a
-composition, and its gradient, gets its bound for nothing.
-
-Shadows are kept by storage and addressed by view geometry, not by Python object: a view shares its base's shadow,
-and writing in place through either changes both.
+(Wilkinson; Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., 3.3).  There is one rule for each
+operation; the bound of a composition, and of its gradient, follows from them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -22,43 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from equivalences import devices, formats
-from equivalences.formats import Format
 from equivalences.model import Array
-from equivalences.rounding.arrays import held, numbers, spread, sure
+from equivalences.rounding.arrays import numbers
 from equivalences.rounding.assumptions import Assumptions, assumptions
-from equivalences.rounding.coefficients import Book, Coefficient
-
-
-class Shadow(NamedTuple):
-    """The exact value `v` and the bound `e` on |computed - v|, float64 arrays of the tensor's shape (or spread to it).
-
-    `e` is inf where the analysis gives no bound: an overflow, a pole, a branch that rounding may have decided.
-    """
-
-    v: Array
-    e: Array
-
-
-class Untracked(RuntimeError):
-    """A bound was lost: an operation has no rule, or a tensor was never declared."""
-
-
-Rule = Callable[["Call"], Any]
-RULES: dict[str, Rule] = {}
-
-
-def rule(*operations: str) -> Callable[[Rule], Rule]:
-    """Registers one rule for ATen operations, by packet name ("add", "_log_softmax"); ``add_`` is ``add``."""
-
-    def register(function: Rule) -> Rule:
-        for operation in operations:
-            if operation in RULES:
-                raise ValueError(f"two rules for aten::{operation}")
-            RULES[operation] = function
-        return function
-
-    return register
+from equivalences.rounding.call import RULES, Call, Rule, Schema, tensors
+from equivalences.rounding.coefficients import Coefficient
+from equivalences.rounding.shadows import Shadow, Shadows, Untracked
 
 
 @dataclass(frozen=True)
@@ -80,120 +45,39 @@ class Step:
         return not within.all()  # a nan is not within
 
 
-class Call:
-    """One operation seen by the tracker, as its rule sees it."""
-
-    __slots__ = ("args", "arithmetic", "assume", "format", "func", "kwargs", "name", "out", "tracker")
-
-    format: Format  # of the result (of the first floating-point result; integers are followed in float64)
-    arithmetic: Format  # in which the kernel computes: float32 for 16-bit data (at::opmath_type), else the data's
-
-    def __init__(
-        self, tracker: Tracker, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
-    ) -> None:
-        self.tracker, self.name, self.func = tracker, name, func
-        self.args, self.kwargs, self.out = args, kwargs, out
-        self.assume = tracker.assume
-        self.format = self.arithmetic = formats.FORMATS["float64"]
-        for tensor in _tensors(out):
-            if tensor.is_floating_point():
-                self.format, self.arithmetic = _FORMATS[tensor.dtype]
-                break
-
-    def arg(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument by position or by keyword, as the schema allows both."""
-        if position < len(self.args):
-            return self.args[position]
-        return self.kwargs.get(name, default)
-
-    def doubted(self, *places: Any) -> bool:
-        """Whether rounding may have decided one of these indices or masks: then it is not known what they point to."""
-        return any(np.any(self.tracker.shadow(x).e) for place in places for x in _tensors(place))
-
-    def shadow(self, operand: Any) -> Shadow:
-        """The shadow of a tensor, or of a Python number as the kernel takes it in (rounded to its arithmetic).
-
-        A number of more than 24 bits and unknown origin may itself be rounded: ATen combines options in double, as
-        in the 1 - a and a / K of label smoothing (LossNLL.cpp).
-        """
-        if isinstance(operand, Tensor):
-            return self.tracker.shadow(operand)
-        value = float(operand)
-        short = not math.isfinite(value) or (math.frexp(value)[0] * 2**24).is_integer()
-        e = self.tracker.coefficients.off.get(abs(value), 0.0 if short else formats.FORMATS["float64"].u * abs(value))
-        if self.format.name != "float64" and math.isfinite(value):
-            e += abs(held(value, self.arithmetic.dtype) - value)
-        return Shadow(np.array(value), np.array(e))
-
-
-_FORMATS = {  # of data, and in which a kernel computes
-    fmt.dtype: (fmt, fmt if fmt.precision >= 24 else formats.FORMATS["float32"]) for fmt in formats.FORMATS.values()
-}
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    if isinstance(tree, Tensor):
-        return [tree]
-    found: list[Tensor] = []
-    if isinstance(tree, (list, tuple)):
-        for branch in tree:
-            if isinstance(branch, Tensor):
-                found.append(branch)
-            elif isinstance(branch, (list, tuple)):
-                found += _tensors(branch)
-    return found
-
-
 class _Described(NamedTuple):
-    """What an operator is: namespace, packet name without the in-place underscore, whether it writes into an argument.
+    """What an operator is.
 
-    composite   it is one only in name, made of others; autograd has taken it apart, unless it is left out.
+    name       its packet name without the in-place underscore.
+    mutates    it writes into an argument: the first one (`in_place`), or ``out=``.
+    composite  it is made of other operations; autograd has taken it apart, unless it is left out.
     """
 
     namespace: str
     name: str
     mutates: bool
+    in_place: bool
     composite: bool
+    schema: Schema
 
 
 @lru_cache(maxsize=4096)
 def _described(func: Any) -> _Described:
     name, mutates = func._schema.name.partition("::")[2], func._schema.is_mutable
-    name = name[:-1] if mutates and name.endswith("_") else name
+    in_place = mutates and name.endswith("_")
+    name = name[:-1] if in_place else name
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-    return _Described(func.namespace, name, mutates, bool(composite) and name not in RULES)
+    return _Described(func.namespace, name, mutates, in_place, bool(composite) and name not in RULES, Schema.of(func))
 
 
 _FOLLOWED = ("aten", "prims", "profiler")
-
-Geometry = tuple[torch.Size, tuple[int, ...], Any]
-
-
-def _geometry(tensor: Tensor) -> Geometry:
-    return tensor.size(), tensor.stride(), tensor.storage_offset()
-
-
-def _view(whole: Array, geometry: Geometry) -> Array:
-    """What a tensor of this geometry shows of its storage's shadow."""
-    size, stride, offset = geometry
-    if 0 in size:
-        return np.empty(size)
-    return np.ndarray(size, whole.dtype, whole, 8 * offset, [8 * step for step in stride])
-
-
-@dataclass(slots=True)
-class _Stored:
-    storage: torch.UntypedStorage  # kept alive: its address is the key
-    v: Array  # as the numbers lie in the storage, contiguous, in the shape of `whole` if there is one
-    e: Array
-    whole: Geometry | None  # of a tensor that covers the storage
 
 
 @dataclass(eq=False)
 class Tracker(TorchDispatchMode):
     """The mode itself; enter it, `declare` the inputs, run, and ask for `shadow(out)`.
 
-    mode      "compiled" if the bounds are for code that a compiler makes of what is run here.
+    mode      "compiled" if the bounds are for the code that a compiler makes of the operations run here.
     as_is     rules that replace the registered ones for this run (see `model.KnownDefect`).
     history   keep every step, to name the first operation that exceeded its bound.
     """
@@ -205,66 +89,26 @@ class Tracker(TorchDispatchMode):
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # not annotated in torch
-        self.kind = devices.kind(self.device)
         self.assume: Assumptions = assumptions(self.device, self.mode)
         self.operations: set[str] = set()
         self.steps: list[Step] = []
-        self._stored: dict[int, _Stored] = {}
-        self.coefficients = Book()  # Python floats known to be inexact, and by how much
+        self.shadows = Shadows()
 
     def coefficient(self, number: float) -> Coefficient:
         """An exact option of the problem, as a float whose arithmetic in Python is followed."""
-        return Coefficient(number, self.coefficients)
+        return self.shadows.coefficient(number)
 
     def declare(self, tensor: Tensor) -> Tensor:
         """Says that `tensor` holds exact data: an input or a constant."""
-        if not tensor.is_floating_point():
-            return tensor  # integers and booleans are exact until a comparison says otherwise
-        self.write(tensor, Shadow(numbers(tensor), np.zeros(())))
-        return tensor
+        return self.shadows.declare(tensor)
 
     def shadow(self, tensor: Tensor) -> Shadow:
         """The shadow of a tensor.  Raises Untracked for floating-point data that was never declared or computed."""
-        stored = self._stored.get(tensor.untyped_storage()._cdata)
-        if stored is None:
-            if tensor.is_floating_point():
-                raise Untracked(
-                    f"a {tuple(tensor.shape)} {tensor.dtype} tensor has no error bound: make it an item of the problem "
-                    "or build it from exact constants inside the form"
-                )
-            v = numbers(tensor)
-            return Shadow(v, np.zeros(v.shape))
-        geometry = _geometry(tensor)
-        if geometry == stored.whole:
-            return Shadow(stored.v, stored.e)
-        return Shadow(_view(stored.v, geometry), _view(stored.e, geometry))
+        return self.shadows.read(tensor)
 
     def write(self, tensor: Tensor, shadow: Shadow) -> None:
         """Says that `tensor` has been written, and with what."""
-        v, e = shadow
-        storage, geometry = tensor.untyped_storage(), _geometry(tensor)
-        stored = self._stored.get(storage._cdata)
-        if stored is None and not tensor.is_floating_point() and not np.any(e):
-            return
-        v, e = spread(v, geometry[0]), spread(sure(v, e), geometry[0])
-        if stored is None:
-            whole = tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes()
-        else:
-            whole = geometry == stored.whole
-        if whole:
-            self._stored[storage._cdata] = _Stored(
-                storage, np.asarray(v, order="C"), np.asarray(e, order="C"), geometry
-            )
-            return
-        if stored is None:
-            size = storage.nbytes() // tensor.element_size()
-            stored = _Stored(storage, np.zeros(size), np.full(size, math.inf), None)
-            self._stored[storage._cdata] = stored
-        else:  # a stored shadow may be shared with the one it was copied from
-            stored.v, stored.e = stored.v.copy(), stored.e.copy()
-        once = tuple(slice(0, 1 if stride == 0 else None) for stride in geometry[1])  # of what is expanded
-        _view(stored.v, geometry)[once] = v[once]
-        _view(stored.e, geometry)[once] = e[once]
+        self.shadows.write(tensor, shadow)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -296,33 +140,30 @@ class Tracker(TorchDispatchMode):
             return func.redispatch(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, backend)), *args, **kwargs)
 
     def _follow(self, func: Any, what: _Described, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
-        name, mutates = what.name, what.mutates
+        name = what.name
         if what.namespace == "profiler":
             return
-        results = _tensors(out)
+        results = tensors(out)
         if results and results[0].is_meta:
             return  # no numbers: forward mode tries the shapes of a decomposition out before it first uses it
-        inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))] if kwargs else _tensors(args)
-        if not mutates and results and name != "lift_fresh":  # a new constant is a view of nothing declared
-            known = {t.untyped_storage()._cdata for t in inputs}
-            if known.issuperset(t.untyped_storage()._cdata for t in results):
-                if any(t.is_floating_point() != inputs[0].is_floating_point() for t in results):
-                    raise Untracked(f"aten::{name} reinterprets bits: no error bound survives that")
-                return  # a view: geometry does the rest
+        inputs = [*tensors(args), *tensors(tuple(kwargs.values()))] if kwargs else tensors(args)
+        if not what.mutates and results and _view_of(name, inputs, results):
+            return  # geometry does the rest
         for t in (*results, *inputs):
-            if t.is_floating_point() or t.untyped_storage()._cdata in self._stored:
+            if t.is_floating_point() or self.shadows.known(t):
                 break
         else:
             return  # exact data only
-        if mutates:
-            if func._schema.name[-1] == "_":
-                results, out = _tensors(args[0]), args[0]
-            elif "out" not in kwargs:
-                raise Untracked(f"{func} writes into arguments: let it return its result, so that the bound can follow")
+        arguments = what.schema.bind(args, kwargs)
+        if what.in_place:
+            out = arguments[what.schema.names[0]]
+            results = tensors(out)
+        elif what.mutates and "out" not in kwargs:
+            raise Untracked(f"{func} writes into arguments: let it return its result, so that the bound can follow")
         found = self.as_is.get(name) or RULES.get(name)
         if found is None:
             raise Untracked(f"aten::{name} has no rounding rule: add one with @rule({name!r}) in equivalences/rounding")
-        call = Call(self, name, func, args, kwargs, out)
+        call = Call(self.shadows, self.assume, name, func, arguments, out)
         try:
             with np.errstate(all="ignore"):  # inf and nan are what a bound becomes where there is none
                 shadows = found(call)
@@ -331,11 +172,25 @@ class Tracker(TorchDispatchMode):
         if shadows is None:
             return
         self.operations.add(name)
-        if isinstance(shadows, Shadow):
-            shadows = [shadows]
+        self._note(name, results, [shadows] if isinstance(shadows, Shadow) else shadows)
+
+    def _note(self, name: str, results: list[Tensor], shadows: Any) -> None:
+        """Writes the shadows of an operation's results, and keeps the step."""
         for tensor, shadow in zip(results, shadows, strict=True):
             if shadow is not None:
-                self.write(tensor, shadow)
+                self.shadows.write(tensor, shadow)
                 if self.history:
-                    kept = self.shadow(tensor)
+                    kept = self.shadows.read(tensor)
                     self.steps.append(Step(f"aten::{name}", tensor.dtype, numbers(tensor), kept.v, kept.e))
+
+
+def _view_of(name: str, inputs: list[Tensor], results: list[Tensor]) -> bool:
+    """Whether all results lie in the storage of inputs; raises Untracked where they read its bits as another kind."""
+    if name == "lift_fresh":  # a new constant is a view of nothing declared
+        return False
+    storages = {t.untyped_storage()._cdata for t in inputs}
+    if not storages.issuperset(t.untyped_storage()._cdata for t in results):
+        return False
+    if any(t.is_floating_point() != inputs[0].is_floating_point() for t in results):
+        raise Untracked(f"aten::{name} reinterprets bits: no error bound survives that")
+    return True

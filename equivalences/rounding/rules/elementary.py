@@ -7,14 +7,17 @@ linearised), and how far the kernel can be from exact (`assumptions`, or the alg
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from equivalences.formats import FORMATS
 from equivalences.model import Array
-from equivalences.rounding.arithmetic import exact, operand, product, quotient, rounded
 from equivalences.rounding.arrays import unbounded
-from equivalences.rounding.tracker import Call, Shadow, rule
+from equivalences.rounding.call import Call, rule
+from equivalences.rounding.rules.arithmetic import exact, operand, product, quotient, rounded
+from equivalences.rounding.shadows import Shadow
 
 _LARGE = 700.0  # exp(700) is finite in float64
 
@@ -93,40 +96,30 @@ def div(call: Call, a: Shadow, b: Shadow) -> Shadow:
     return rounded(call, *quotient(a, b))
 
 
-def neg(a: Shadow) -> Shadow:
-    """-a, exactly."""
-    return Shadow(-a.v, a.e)
-
-
-def one() -> Shadow:
-    """The constant 1."""
-    return exact(np.array(1.0))
-
-
 @rule("exp")
-def _exp(call: Call) -> Shadow:
-    return exp(call, call.shadow(call.args[0]))
+def _exp(call: Call, self: Tensor) -> Shadow:
+    return exp(call, call.shadow(self))
 
 
 @rule("log")
-def _log(call: Call) -> Shadow:
-    return log(call, call.shadow(call.args[0]))
+def _log(call: Call, self: Tensor) -> Shadow:
+    return log(call, call.shadow(self))
 
 
 @rule("log1p")
-def _log1p(call: Call) -> Shadow:
-    return log1p(call, call.shadow(call.args[0]))
+def _log1p(call: Call, self: Tensor) -> Shadow:
+    return log1p(call, call.shadow(self))
 
 
 @rule("expm1")
-def _expm1(call: Call) -> Shadow:
-    x = call.shadow(call.args[0])
+def _expm1(call: Call, self: Tensor) -> Shadow:
+    x = call.shadow(self)
     return rounded(call, np.expm1(x.v), swing(x.v, x.e), call.assume.relative("expm1", 1.0))
 
 
 @rule("tanh")
-def _tanh(call: Call) -> Shadow:
-    x = call.shadow(call.args[0])
+def _tanh(call: Call, self: Tensor) -> Shadow:
+    x = call.shadow(self)
     v = np.tanh(x.v)
     # tanh(x) = 2 logistic(2 x) - 1, and its slope is at most 1.
     moved = np.minimum(2 * logistic_moved(Shadow(2 * x.v, 2 * x.e)), x.e)
@@ -143,42 +136,41 @@ def sqrt(call: Call, x: Shadow) -> Shadow:
 
 
 @rule("sqrt")
-def _sqrt(call: Call) -> Shadow:
-    return sqrt(call, call.shadow(call.args[0]))
+def _sqrt(call: Call, self: Tensor) -> Shadow:
+    return sqrt(call, call.shadow(self))
 
 
 @rule("pow")
-def _pow(call: Call) -> Shadow:
-    exponent = call.args[1]
+def _pow(call: Call, self: Any, exponent: Any) -> Shadow:
     if not isinstance(exponent, (int, float)) or exponent not in (1, 2, 3):
         raise NotImplementedError("pow is followed for the exponents 1, 2 and 3 only")
-    x = power = call.shadow(call.args[0])
+    x = power = call.shadow(self)
     for _ in range(int(exponent) - 1):  # product after product, each stored (PowKernel.cpp: base * base * base)
         power = rounded(call, *product(power, x))
     return power
 
 
 @rule("lgamma")
-def _lgamma(call: Call) -> Shadow:
+def _lgamma(call: Call, self: Tensor) -> Shadow:
     # Zero at 1 and 2 (C17, F.10.5.3), where its slope, the digamma function, is below 1.1 within 1/4 (DLMF 5.4.14).
-    x = call.shadow(call.args[0])
+    x = call.shadow(self)
     if not bool((((x.v == 1) | (x.v == 2)) & (x.e < 0.25)).all()):
         raise NotImplementedError("lgamma is followed at 1 and 2 only, where it is zero")
     return exact(np.zeros_like(x.v), 1.1 * x.e)
 
 
 @rule("square")
-def _square(call: Call) -> Shadow:
-    x = call.shadow(call.args[0])
+def _square(call: Call, self: Tensor) -> Shadow:
+    x = call.shadow(self)
     return rounded(call, *product(x, x))
 
 
 @rule("logit")
-def _logit(call: Call) -> Shadow:
+def _logit(call: Call, self: Tensor, eps: float | None) -> Shadow:
     """log(x / (1 - x)): the difference and the quotient are rounded; no bound where x may be 0 or 1."""
-    if len(call.args) > 1 and call.args[1] is not None:
+    if eps is not None:
         raise NotImplementedError("logit is followed without eps only")
-    x = call.shadow(call.args[0])
+    x = call.shadow(self)
     inner = call.arithmetic
     share = x.v / (1 - x.v)
     lost = log_change(2 * inner.u + inner.u**2 + inner.eta / share)
@@ -188,9 +180,9 @@ def _logit(call: Call) -> Shadow:
 
 
 @rule("xlogy", "special_xlog1py")
-def _xlogy(call: Call) -> Shadow:
+def _xlogy(call: Call, self: Any, other: Any) -> Shadow:
     """x log(y) or x log1p(y), the logarithm rounded to storage too; 0 where x = 0, whatever y."""
-    x, y = operand(call, call.args[0]), operand(call, call.args[1])
+    x, y = operand(call, self), operand(call, other)
     v, e = mul(call, x, (log if call.name == "xlogy" else log1p)(call, y))
     zero = (x.v == 0) & (x.e == 0)
     return Shadow(np.where(zero, 0.0, v), np.where(zero, 0.0, e))
@@ -217,8 +209,8 @@ def sigmoid_kernel(call: Call, x: Shadow) -> Shadow:
 
 
 @rule("sigmoid")
-def _sigmoid(call: Call) -> Shadow:
-    return rounded(call, *sigmoid_kernel(call, call.shadow(call.args[0])), roundings=0.0)
+def _sigmoid(call: Call, self: Tensor) -> Shadow:
+    return rounded(call, *sigmoid_kernel(call, call.shadow(self)), roundings=0.0)
 
 
 def log_sigmoid(call: Call, x: Shadow) -> Shadow:
@@ -234,21 +226,21 @@ def log_sigmoid(call: Call, x: Shadow) -> Shadow:
 
 
 @rule("log_sigmoid_forward")
-def _log_sigmoid_forward(call: Call) -> list[Shadow | None]:
-    x = call.shadow(call.args[0])
+def _log_sigmoid_forward(call: Call, self: Tensor) -> list[Shadow | None]:
+    x, (_, buffer) = call.shadow(self), call.out
     out = rounded(call, *log_sigmoid(call, x), roundings=0.0)
-    if call.out[1].numel() == 0:
-        return [out, exact(np.zeros(call.out[1].shape))]
+    if buffer.numel() == 0:
+        return [out, exact(np.zeros(buffer.shape))]
     return [out, exp(call, Shadow(-abs(x.v), x.e))]  # the buffer holds exp(-|x|)
 
 
 @rule("log_sigmoid_backward")
-def _log_sigmoid_backward(call: Call) -> Shadow:
-    g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
+def _log_sigmoid_backward(call: Call, grad_output: Tensor, self: Tensor, buffer: Tensor) -> Shadow:
+    g, x = call.shadow(grad_output), call.shadow(self)
     u = call.arithmetic.u
     z = x.v
-    if call.args[2].numel():
-        b = call.shadow(call.args[2])
+    if buffer.numel():
+        b = call.shadow(buffer)
     else:  # on CUDA there is no buffer: exp(-|x|) is computed again, and not rounded to storage
         small, moved = np.exp(-abs(z)), swing(-abs(z), x.e)
         b = Shadow(small, moved + call.assume.relative("exp", u) * (small + moved))
@@ -266,16 +258,16 @@ def _log_sigmoid_backward(call: Call) -> Shadow:
 
 
 @rule("sigmoid_backward")
-def _sigmoid_backward(call: Call) -> Shadow:
+def _sigmoid_backward(call: Call, grad_output: Tensor, output: Tensor) -> Shadow:
     # grad * (1 - y) * y, with y the computed sigmoid: y (1 - y) moves by |1 - 2 y| e + e^2; a difference, two products
-    g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
+    g, y = call.shadow(grad_output), call.shadow(output)
     slope = Shadow((1 - y.v) * y.v, abs(1 - 2 * y.v) * y.e + np.square(y.e))
     return rounded(call, *product(slope, g), roundings=3.0)
 
 
 @rule("tanh_backward")
-def _tanh_backward(call: Call) -> Shadow:
-    g, y = call.shadow(call.args[0]), call.shadow(call.args[1])
+def _tanh_backward(call: Call, grad_output: Tensor, output: Tensor) -> Shadow:
+    g, y = call.shadow(grad_output), call.shadow(output)
     u = call.arithmetic.u
     square = product(y, y)
     rest = Shadow(1 - square.v, square.e + u * square.v)
@@ -284,9 +276,8 @@ def _tanh_backward(call: Call) -> Shadow:
 
 
 @rule("softplus")
-def _softplus(call: Call) -> Shadow:
-    x = call.shadow(call.args[0])
-    beta, threshold = call.arg(1, "beta", 1), call.arg(2, "threshold", 20)
+def _softplus(call: Call, self: Tensor, beta: float, threshold: float) -> Shadow:
+    x = call.shadow(self)
     if beta != 1:
         raise NotImplementedError("softplus is followed for beta = 1 only")
     u, z = call.arithmetic.u, x.v
@@ -306,9 +297,8 @@ def _beyond(x: Shadow, threshold: float, below: Array, above: Array) -> Array:
 
 
 @rule("softplus_backward")
-def _softplus_backward(call: Call) -> Shadow:
-    g, x = call.shadow(call.args[0]), call.shadow(call.args[1])
-    threshold = call.arg(3, "threshold", 20)
+def _softplus_backward(call: Call, grad_output: Tensor, self: Tensor, threshold: float) -> Shadow:
+    g, x = call.shadow(grad_output), call.shadow(self)
     s, r = logistic(x.v), logistic(-x.v)
     u = call.arithmetic.u
     moved = logistic_moved(x)
@@ -319,9 +309,9 @@ def _softplus_backward(call: Call) -> Shadow:
 
 
 @rule("logaddexp")
-def _logaddexp(call: Call) -> Shadow:
+def _logaddexp(call: Call, self: Tensor, other: Tensor) -> Shadow:
     """max(a, b) + log1p(exp(-|a - b|)) (BinaryOpsKernel.cpp); the derivatives are two shares whose sum is 1."""
-    a, b = operand(call, call.args[0]), operand(call, call.args[1])
+    a, b = operand(call, self), operand(call, other)
     u, gap = call.arithmetic.u, abs(a.v - b.v)
     small = np.exp(-gap)
     tail = np.log1p(small)

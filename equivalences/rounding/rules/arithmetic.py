@@ -17,11 +17,12 @@ from equivalences import formats
 from equivalences.formats import Format
 from equivalences.model import Array
 from equivalences.rounding.arrays import NOTHING, as_array, doubtful, held, numbers, unbounded
-from equivalences.rounding.tracker import Call, Shadow, rule
+from equivalences.rounding.call import Call, rule
+from equivalences.rounding.shadows import Shadow
 
 
 def rounded(call: Call, v: Array, e: Array, roundings: float = 1.0, underflow: bool = True) -> Shadow:
-    """A result `v`, off by `e` before rounding, after `roundings` relative roundings in the kernel's arithmetic.
+    """A result `v` with error `e` before rounding, after `roundings` relative roundings in the kernel's arithmetic.
 
     16-bit results get one more, into their storage.  Results that might overflow have no bound.  `underflow`: the
     operation is inexact among subnormals too (sums and differences are not).
@@ -36,21 +37,24 @@ def rounded(call: Call, v: Array, e: Array, roundings: float = 1.0, underflow: b
     return Shadow(v, unbounded(e, size + e > stored.max))
 
 
-def in_registers(call: Call) -> Call:
-    """The call as its inner operations see it: results stay in the kernel's arithmetic."""
-    wide = torch.empty(0, dtype=call.arithmetic.dtype)
-    return Call(call.tracker, call.name, call.func, (), {}, wide)
-
-
 def stored(call: Call, tensor: Tensor, x: Shadow) -> Shadow:
     """`x` as `tensor` keeps it: 16-bit tensors round once more."""
-    own = Call(call.tracker, call.name, call.func, (), {}, tensor)
-    return rounded(own, *x, roundings=0.0, underflow=False)
+    return rounded(call.giving(tensor), *x, roundings=0.0, underflow=False)
 
 
 def exact(v: Array, e: Array = NOTHING) -> Shadow:
     """A result that the operation does not round."""
     return Shadow(v, e)
+
+
+def one() -> Shadow:
+    """The constant 1."""
+    return exact(np.array(1.0))
+
+
+def neg(a: Shadow) -> Shadow:
+    """-a, exactly."""
+    return Shadow(-a.v, a.e)
 
 
 def product(a: Shadow, b: Shadow) -> Shadow:
@@ -68,7 +72,7 @@ def quotient(a: Shadow, b: Shadow) -> Shadow:
 
 def averaged(call: Call, x: Shadow, n: int) -> Shadow:
     """A total divided by the number of its terms."""
-    return rounded(call, x.v / n, x.e / n, roundings=call.assume.by_number)
+    return rounded(call, x.v / n, x.e / n, roundings=call.assume.scalar_division_roundings)
 
 
 def converted(a: Shadow, source: Tensor, target: Tensor) -> Shadow:
@@ -112,7 +116,7 @@ def selected(call: Call, x: Any) -> Shadow:
 
 
 def placed(call: Call, places: Any, found: Shadow) -> Shadow:
-    """`found`, put together by indices or masks: no bound at all where they are in doubt."""
+    """`found`, a result that indices or masks select; no bound if rounding may have decided one of them."""
     return Shadow(found.v, np.full(found.v.shape, math.inf)) if call.doubted(places) else found
 
 
@@ -125,12 +129,11 @@ def _term(call: Call, x: Any, steps: Format) -> Shadow:
 
 
 def _sum(call: Call, left: Any, right: Any, alpha: Any) -> Shadow:
-    """left + alpha right.
+    """left + alpha right: everything but the last sum in the format `steps`.
 
-    On the CPU everything but the last sum is in the format of the data (aten/.../ufunc/add.h: T; on CUDA opmath_t):
-    in 16 bits, the number alpha and, outside of the vector body, its product.
+    In 16 bits on the CPU these are the number alpha and, in the scalar loop, its product.
     """
-    steps = call.format if call.tracker.kind == "cpu" else call.arithmetic
+    steps = call.format if call.assume.alpha_in_storage else call.arithmetic
     a, b = _term(call, left, steps), _term(call, right, steps)
     if abs(float(alpha)) == 1:
         b = Shadow(float(alpha) * b.v, b.e)
@@ -143,26 +146,25 @@ def _sum(call: Call, left: Any, right: Any, alpha: Any) -> Shadow:
 
 
 @rule("add")
-def _add(call: Call) -> Shadow:
-    return _sum(call, call.args[0], call.args[1], call.arg(2, "alpha", 1))
+def _add(call: Call, self: Any, other: Any, alpha: Any = 1) -> Shadow:
+    return _sum(call, self, other, alpha)
 
 
 @rule("sub")
-def _sub(call: Call) -> Shadow:
-    return _sum(call, call.args[0], call.args[1], -call.arg(2, "alpha", 1))
+def _sub(call: Call, self: Any, other: Any, alpha: Any = 1) -> Shadow:
+    return _sum(call, self, other, -alpha)
 
 
 @rule("rsub")
-def _rsub(call: Call) -> Shadow:
-    return _sum(call, call.args[1], call.args[0], -call.arg(2, "alpha", 1))
+def _rsub(call: Call, self: Any, other: Any, alpha: Any = 1) -> Shadow:
+    return _sum(call, other, self, -alpha)
 
 
 @rule("mul")
-def _mul(call: Call) -> Shadow:
-    a, b = (x for x in call.args[:2])
-    if b == -1 if not isinstance(b, Tensor) else False:
-        return _negated(call.shadow(a))
-    x, y = operand(call, a), operand(call, b)
+def _mul(call: Call, self: Any, other: Any) -> Shadow:
+    if not isinstance(other, Tensor) and other == -1:
+        return neg(call.shadow(self))
+    x, y = operand(call, self), operand(call, other)
     v, e = rounded(call, *product(x, y))
     if (v == 0).any():  # a product with an exact zero is one
         none = ((x.v == 0) & (x.e == 0) & np.isfinite(y.e)) | ((y.v == 0) & (y.e == 0) & np.isfinite(x.e))
@@ -171,64 +173,60 @@ def _mul(call: Call) -> Shadow:
 
 
 @rule("div")
-def _div(call: Call) -> Shadow:
-    if call.kwargs.get("rounding_mode"):
+def _div(call: Call, self: Any, other: Any, rounding_mode: str | None = None) -> Shadow:
+    if rounding_mode:
         raise NotImplementedError("a division with a rounding mode is a step function: no bound")
-    a, b = call.args[:2]
-    number = not isinstance(b, Tensor) or (b.dim() == 0 and b.device.type == "cpu")
-    roundings = call.assume.by_number if number else 1.0
-    return rounded(call, *quotient(operand(call, a), operand(call, b)), roundings=roundings)
+    # A scalar tensor on the host is a number for every device's kernel.
+    number = not isinstance(other, Tensor) or (other.dim() == 0 and other.device.type == "cpu")
+    roundings = call.assume.scalar_division_roundings if number else 1.0
+    return rounded(call, *quotient(operand(call, self), operand(call, other)), roundings=roundings)
 
 
 @rule("reciprocal")
-def _reciprocal(call: Call) -> Shadow:
-    return rounded(call, *quotient(exact(np.array(1.0)), call.shadow(call.args[0])))
+def _reciprocal(call: Call, self: Tensor) -> Shadow:
+    return rounded(call, *quotient(one(), call.shadow(self)))
 
 
 @rule("remainder")
-def _remainder(call: Call) -> Shadow:
+def _remainder(call: Call, self: Any, other: Any) -> Shadow:
     # a step function of both operands: bounded for exact ones only
-    a, b = call.shadow(call.args[0]), call.shadow(call.args[1])
+    a, b = call.shadow(self), call.shadow(other)
     e = doubtful((a.e > 0) | (b.e > 0))
     return rounded(call, np.remainder(a.v, b.v), e, underflow=False)
 
 
-def _negated(a: Shadow) -> Shadow:
-    return Shadow(-a.v, a.e)
-
-
 @rule("neg")
-def _neg(call: Call) -> Shadow:
-    return _negated(call.shadow(call.args[0]))
+def _neg(call: Call, self: Tensor) -> Shadow:
+    return neg(call.shadow(self))
 
 
 @rule("abs")
-def _abs(call: Call) -> Shadow:
-    a = call.shadow(call.args[0])
+def _abs(call: Call, self: Tensor) -> Shadow:
+    a = call.shadow(self)
     return Shadow(abs(a.v), a.e)
 
 
 @rule("sgn", "sign")
-def _sign(call: Call) -> Shadow:
-    a = call.shadow(call.args[0])
+def _sign(call: Call, self: Tensor) -> Shadow:
+    a = call.shadow(self)
     return Shadow(np.sign(a.v), doubtful((abs(a.v) <= a.e) & (a.e > 0)))
 
 
 @rule("addcmul")
-def _addcmul(call: Call) -> Shadow:
+def _addcmul(call: Call, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Any) -> Shadow:
     # a + value b c, in any order: what the first product loses by underflow is multiplied once more
-    a, b, c = (operand(call, x) for x in call.args[:3])
-    bc = product(product(b, c), call.shadow(call.kwargs.get("value", 1)))
+    a, b, c = operand(call, self), operand(call, tensor1), operand(call, tensor2)
+    bc = product(product(b, c), call.shadow(value))
     scale = 1 + np.maximum(abs(b.v) + b.e, abs(c.v) + c.e)
     e = a.e + bc.e + 2 * call.arithmetic.u * (abs(bc.v) + bc.e) + call.arithmetic.eta * scale
     return rounded(call, a.v + bc.v, e, underflow=False)
 
 
 @rule("addcdiv")
-def _addcdiv(call: Call) -> Shadow:
+def _addcdiv(call: Call, self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Any) -> Shadow:
     # a + (value b) / c (PointwiseOpsKernel.cpp): what the product loses by underflow is divided by c
-    a, b, c = (operand(call, x) for x in call.args[:3])
-    bc = quotient(product(call.shadow(call.kwargs.get("value", 1)), b), c)
+    a, b, c = operand(call, self), operand(call, tensor1), operand(call, tensor2)
+    bc = quotient(product(call.shadow(value), b), c)
     room = np.maximum(abs(c.v) - c.e, 0.0)
     e = a.e + bc.e + 2 * call.arithmetic.u * (abs(bc.v) + bc.e) + call.arithmetic.eta * (1 + 1 / room)
     return rounded(call, a.v + bc.v, e, underflow=False)
@@ -246,8 +244,8 @@ def lerp(call: Call, a: Shadow, b: Shadow, w: Shadow) -> Shadow:
 
 
 @rule("lerp")
-def _lerp(call: Call) -> Shadow:
-    return lerp(call, *(operand(call, x) for x in call.args[:3]))
+def _lerp(call: Call, self: Tensor, end: Tensor, weight: Any) -> Shadow:
+    return lerp(call, operand(call, self), operand(call, end), operand(call, weight))
 
 
 # --- matrix products -------------------------------------------------------------------------------------------
@@ -279,17 +277,20 @@ def _flushed(a: Array, b: Array, tiny: float) -> Array:
     return np.asarray(lost + a.shape[-1] * tiny)
 
 
-@rule("mm", "bmm", "mv", "dot", "matmul")
-def _mm(call: Call) -> Shadow:
-    return matrix_product(call, call.shadow(call.args[0]), call.shadow(call.args[1]))
+@rule("mm", "bmm")
+@rule("mv", mat2="vec")
+@rule("dot", mat2="tensor")
+@rule("matmul", mat2="other")
+def _mm(call: Call, self: Tensor, mat2: Tensor) -> Shadow:
+    return matrix_product(call, call.shadow(self), call.shadow(mat2))
 
 
-@rule("addmm", "baddbmm")
-def _addmm(call: Call) -> Shadow:
-    alpha = call.kwargs.get("alpha", 1)
-    if abs(alpha) != 1 or call.kwargs.get("beta", 1) != 1:
+@rule("addmm")
+@rule("baddbmm", mat1="batch1", mat2="batch2")
+def _addmm(call: Call, self: Tensor, mat1: Tensor, mat2: Tensor, beta: Any, alpha: Any) -> Shadow:
+    if abs(alpha) != 1 or beta != 1:
         raise NotImplementedError("addmm is followed for alpha = 1 or -1 and beta = 1 only")
-    bias, a, b = (call.shadow(x) for x in call.args[:3])
+    bias, a, b = call.shadow(self), call.shadow(mat1), call.shadow(mat2)
     return matrix_product(call, Shadow(alpha * a.v, a.e), b, bias)
 
 
@@ -303,24 +304,24 @@ def _undecided(a: Shadow, b: Shadow) -> Array:
 
 
 @rule("eq", "ne", "gt", "ge", "lt", "le")
-def _compare(call: Call) -> Shadow:
-    a, b = (_operand(call, x) for x in call.args[:2])
+def _compare(call: Call, self: Tensor, other: Any) -> Shadow:
+    common = torch.result_type(self, other)
+    steps = formats.of(common) if common.is_floating_point else None
+    a = operand(call, self, steps)
+    b = operand(call, other, steps) if isinstance(other, Tensor) else _number_in(self, other)
     return Shadow(numbers(call.out), _undecided(a, b))
 
 
-def _operand(call: Call, x: Any) -> Shadow:
-    """An operand of a comparison: a number or a scalar is first rounded to the format that it is compared in."""
-    if isinstance(x, Tensor):
-        compared = torch.result_type(*call.args[:2])
-        return operand(call, x, formats.of(compared) if compared.is_floating_point else None)
-    off = abs(held(x, call.args[0].dtype) - x)
+def _number_in(tensor: Tensor, x: Any) -> Shadow:
+    """A number that is compared with a tensor: it is first rounded to the tensor's format."""
+    off = abs(held(x, tensor.dtype) - x)
     return Shadow(np.array(float(x)), np.array(0.0 if math.isnan(off) else off))
 
 
 @rule("bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "all", "any")
-def _logical(call: Call) -> Shadow:
+def _logical(call: Call, self: Any, other: Any = None) -> Shadow:
     # Any undecided operand leaves the result undecided; reductions spread it over the whole result.
-    doubt = [call.shadow(x).e for x in call.args[:2] if isinstance(x, Tensor)]
+    doubt = [call.shadow(x).e for x in (self, other) if isinstance(x, Tensor)]
     worst = doubt[0] if len(doubt) == 1 else np.maximum(*doubt)
     v = numbers(call.out)
     if v.shape != worst.shape:
@@ -334,35 +335,33 @@ def _read(call: Call) -> None:
 
 
 @rule("_local_scalar_dense")
-def _read_number(call: Call) -> tuple[()]:
+def _read_number(call: Call, self: Tensor) -> tuple[()]:
     """A number that Python reads is as far off as the tensor that held it, as long as nothing is done to it there."""
-    x = call.args[0]
-    v, e = (part.item() for part in call.shadow(x))
-    taken = numbers(x).item()
+    v, e = (part.item() for part in call.shadow(self))
+    taken = numbers(self).item()
     off = e + abs(taken - v)
-    if x.is_floating_point() and off > 0:
-        call.tracker.coefficients.note(abs(taken), off)
+    if self.is_floating_point() and off > 0:
+        call.shadows.coefficients.note(abs(taken), off)
     return ()
 
 
 @rule("where")
-def _where(call: Call) -> Shadow:
-    if len(call.args) < 3:
+def _where(call: Call, condition: Tensor, self: Any = None, other: Any = None) -> Shadow:
+    if self is None:
         raise NotImplementedError("where(condition) alone returns positions: no bound")
-    condition, a, b = call.shadow(call.args[0]), operand(call, call.args[1]), operand(call, call.args[2])
-    mask = as_array(call.args[0])
-    return Shadow(np.where(mask, a.v, b.v), np.where(mask, a.e, b.e) + condition.e)
+    a, b, mask = operand(call, self), operand(call, other), as_array(condition)
+    return Shadow(np.where(mask, a.v, b.v), np.where(mask, a.e, b.e) + call.shadow(condition).e)
 
 
 @rule("maximum")
-def _maximum(call: Call) -> Shadow:
-    a, b = operand(call, call.args[0]), operand(call, call.args[1])
+def _maximum(call: Call, self: Tensor, other: Any) -> Shadow:
+    a, b = operand(call, self), operand(call, other)
     return Shadow(np.maximum(a.v, b.v), np.maximum(a.e, b.e))
 
 
 @rule("minimum")
-def _minimum(call: Call) -> Shadow:
-    a, b = operand(call, call.args[0]), operand(call, call.args[1])
+def _minimum(call: Call, self: Tensor, other: Any) -> Shadow:
+    a, b = operand(call, self), operand(call, other)
     return Shadow(np.minimum(a.v, b.v), np.maximum(a.e, b.e))
 
 
@@ -378,10 +377,6 @@ def clamped(a: Shadow, low: Shadow, high: Shadow) -> Shadow:
 
 
 @rule("clamp", "clamp_min", "clamp_max")
-def _clamp(call: Call) -> Shadow:
-    low = call.arg(1, "min" if call.name != "clamp_max" else "max")
-    high = call.arg(2, "max")
-    if call.name == "clamp_max":
-        low, high = None, low
-    low, high = (selected(call, none if x is None else x) for x, none in ((low, -math.inf), (high, math.inf)))
-    return clamped(call.shadow(call.args[0]), low, high)
+def _clamp(call: Call, self: Tensor, min: Any = None, max: Any = None) -> Shadow:
+    low, high = (selected(call, none if x is None else x) for x, none in ((min, -math.inf), (max, math.inf)))
+    return clamped(call.shadow(self), low, high)

@@ -1,0 +1,13 @@
+"""The rounding rules, by kind of operation; importing them registers them."""
+
+from equivalences.rounding.rules import (  # noqa: F401
+    activations,
+    arithmetic,
+    binary,
+    elementary,
+    movement,
+    nll,
+    optimizers,
+    reductions,
+    softmax,
+)
