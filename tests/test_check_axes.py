@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from equivalences import check
 from equivalences.own.losses import LOSSES
-from equivalences.own.problems import MANY, VOCABULARIES
+from equivalences.own.problems import FEW, MANY
+from equivalences.problems import wide
 from equivalences.own.special import asked
 
 SHORT: dict[str, Any] = {"formats": ("float32",), "examples": 0}
@@ -69,13 +70,31 @@ def test_vocabularies_are_tried_unless_there_is_a_shape() -> None:
     plain = {**PLAIN, "layouts": ("contiguous", "transposed")}
     report = check(one_block, **plain)
     assert "wrong" in report.failures()
-    assert report.tried["classes"] == (1, max(classes for _, classes in VOCABULARIES))
+    assert report.tried["classes"] == (1, wide.MOST)
     wrong = [e for e in report.examples if e.verdict == "wrong"]
     space: dict[str, Any] = {"fn": one_block}
     exec(wrong[0].program, space)
     assert space["z"].shape[1] > 65_536
-    assert "wrong" not in check(one_block, **plain, many_classes=False).failures()
+    narrow = check(one_block, **plain, many_classes=False)
+    assert "wrong" not in narrow.failures()
+    assert narrow.tried["classes"] == (1, FEW)
     assert "wrong" not in check(one_block, **plain, shape=(42, 3)).failures()
+
+
+def online(z: Tensor, y: Tensor, rescales: bool = True) -> Tensor:
+    """Cross entropy in one pass over blocks of 1024 classes."""
+    top, total = torch.full_like(z[:, 0], -torch.inf).detach(), torch.zeros_like(z[:, 0])
+    for block in z.split(1024, 1):
+        new = torch.maximum(top, block.amax(1).detach())
+        total = total * (torch.exp(top - new) if rescales else 1.0) + torch.exp(block - new[:, None]).sum(1)
+        top = new
+    return (top - z.gather(1, y[:, None]).squeeze(1) + torch.log(total)).mean()
+
+
+def test_an_online_softmax_is_right_if_it_rescales_its_sum() -> None:
+    declared: dict[str, Any] = {**PLAIN, "examples": 0, "layouts": ("contiguous",), "many_rows": False}
+    assert check(online, **declared).ok
+    assert "wrong" in check(lambda z, y: online(z, y, rescales=False), **declared).failures()
 
 
 @pytest.mark.slow

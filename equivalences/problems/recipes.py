@@ -19,6 +19,7 @@ from equivalences.model import Domain, Problem
 from equivalences.problems.options import combinations
 from equivalences.problems.regions import Regions
 from equivalences.problems.rows import PATTERNS, PERIODS, POSITIVE, SMOOTHING, WEIGHTS, Kind, Recipe, Rows, expand
+from equivalences.problems.wide import Maker
 
 # Vector bodies and tails of 4 to 64 lanes; small sizes first, to which shrinking goes.  Most problems have as many
 # rows as they have codes.  One class comes twice: sizes come in clumps.
@@ -105,8 +106,12 @@ def domain(
     sizes: tuple[tuple[int, int], ...],
     reduction: tuple[str, ...],
     layouts: tuple[str, ...],
+    many_columns: bool = False,
 ) -> Domain:
-    """The domain whose problems are recipes over `kinds`, each made into items by `finish`."""
+    """The domain whose problems are recipes over `kinds`, each made into items by `finish`.
+
+    With `many_columns`, its problems may have very many classes.
+    """
     drawn = {key: CHOICES[key] for key in CHOICES if key in choices}
     if reduction:
         drawn["reduction"] = st.sampled_from(reduction)
@@ -123,7 +128,8 @@ def domain(
         return [problem(format, recipe) for recipe in (*_edge_recipes(len(kinds), sizes, reduction), *mild)]
 
     names, locate = located
-    return Domain(name, axes, draw, edges, names, locate, layouts)
+    maker = Maker(finish, frozenset(choices), reduction) if many_columns else None
+    return Domain(name, axes, draw, edges, names, locate, layouts, wide=maker)
 
 
 def named(base: str, **options: Any) -> str:
