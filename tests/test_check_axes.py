@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from equivalences import check
 from equivalences.own.losses import LOSSES
 from equivalences.own.problems import FEW, MANY
-from equivalences.problems import wide
 from equivalences.own.special import asked
+from equivalences.problems import wide
 
 SHORT: dict[str, Any] = {"formats": ("float32",), "examples": 0}
 PLAIN: dict[str, Any] = {**SHORT, "layouts": ("contiguous",)}

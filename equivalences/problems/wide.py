@@ -7,7 +7,6 @@ problem of how many classes.  Each number of classes is on a border of blocks, o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,9 +32,14 @@ class Row:
     fmt: Format
 
     @property
-    def beyond(self) -> float:
-        """Four times the exponent's range: any two blocks of a few are further apart than exp can tell."""
-        return 4 * regions.underflow(self.fmt)
+    def over(self) -> float:
+        """Where exp overflows in the format, and in float32, in which kernels compute those of 16 bits."""
+        return max(map(regions.overflow, (self.fmt, FORMATS["float32"])))
+
+    @property
+    def under(self) -> float:
+        """Where exp underflows, in both."""
+        return max(map(regions.underflow, (self.fmt, FORMATS["float32"])))
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,6 @@ class Role:
     height: float = 0.0
 
 
-def _dense(row: Row) -> Array:
-    return row.u
-
-
 def _low_dense(row: Row) -> Array:
     """So low that the largest, which stands out of 200,000, is below the logarithm of float16's largest number."""
     return row.u - 4
@@ -74,11 +74,11 @@ ROLES: dict[str, Role] = {
     "tie": Role(_low_dense, label=LAST, top=FIRST, second=LAST, tie=True),
     "rising": Role(lambda row: 8 * row.way - 4 + row.u, label=LAST),
     "falling": Role(lambda row: 4 - 8 * row.way + row.u, label=LAST),
-    "climbing": Role(lambda row: row.beyond * (row.way - 0.5) + row.u, label=LAST),
-    "plunging": Role(lambda row: row.beyond * (0.5 - row.way) + row.u, label=LAST),
+    "climbing": Role(lambda row: 4 * row.under * (row.way - 0.5) + row.u, label=LAST),
+    "plunging": Role(lambda row: 4 * row.under * (0.5 - row.way) + row.u, label=LAST),
     # exp overflows, or underflows, in every class.
-    "high": Role(lambda row: 1.3 * regions.overflow(row.fmt) + 2 * row.u, label=FIRST),
-    "low": Role(lambda row: -1.3 * regions.underflow(row.fmt) + 2 * row.u, label=LAST),
+    "high": Role(lambda row: 1.3 * row.over + 2 * row.u, label=FIRST),
+    "low": Role(lambda row: -1.3 * row.under + 2 * row.u, label=LAST),
     # Beyond any bound that somebody may clamp logits to; and finite masks over every third part of the way.
     "far": Role(lambda row: 4 * row.u - 55 * (row.way == 0), label=FIRST, top=MIDDLE, second=LAST, height=60.0),
     "valley": Role(
@@ -132,7 +132,8 @@ MOST = max(shape.classes for shape in SHAPES)
 # Where every combination of options is met once: beyond a block of 4096, and so few that in float16 the loss under full
 # label smoothing, a sum over all classes before it is divided by their number, is finite.
 COMBINED = Shape(5003, ("rising", "falling"), _SHORT), Shape(5003, ("rising",), ("float64",))
-SMOOTHED = 1025  # classes up to which that sum is finite in float16 in every role
+SMOOTHED = 257  # classes up to which that sum is finite in float16 in nearly every role
+IGNORED = 1025  # classes up to which rows are ignored, in problems of several: beyond, each is the only one of its role
 BEYOND = Shape(200_003, ("last",), ("float32",))  # for the gate alone
 DRAWN = ((3, 127), (2, 256), (2, 1000))  # rows and classes
 
@@ -192,15 +193,16 @@ def _made(maker: Maker, format: str, shape: Shape, recipe: Recipe, turn: int) ->
 def problems(domain: Domain, format: str, shapes: tuple[Shape, ...] = SHAPES) -> list[Problem]:
     """The problems of `shapes` in a format, cheap ones first; none if the domain's number of classes is fixed.
 
-    Options are met in turn.  Rows are ignored only among few classes: elsewhere each is the only one of its role.
+    Options are met in turn.
     """
-    maker, found = domain.wide, []
+    maker: Maker | None = domain.wide
+    found: list[Problem] = []
     every = maker.combinations() if maker else []
     for turn, shape in enumerate(shapes):
-        if format not in shape.formats or not every:
+        if maker is None or format not in shape.formats:
             continue
         recipe = every[turn * 5 % len(every)]
-        if len(shape.roles) < 4 or shape.classes > SMOOTHED:
+        if len(shape.roles) < 4 or shape.classes > IGNORED:
             recipe = replace(recipe, ignored=0)
         if format == "float16" and shape.classes > SMOOTHED:
             recipe = replace(recipe, smoothing=SMOOTHING.index(0.0))
