@@ -95,6 +95,7 @@ class Domain:
     locate    problem -> array of int, one a row (axis ``R``), or one number for the whole: index into `regions`.
     exhaustive  format -> problems that leave nothing out, each judged in one layout: every finite input (of 16-bit
               formats, where there are not too many), or every combination of options in a batch of many rows.
+    wide      makes problems of very many classes (problems/wide.py); None where there cannot be many.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Domain:
     locate: Callable[[Problem], Array]
     layouts: tuple[str, ...] = ("contiguous", "strided", "inner")
     exhaustive: Callable[[str], list[Problem]] = lambda format: []
+    wide: Any = None
 
 
 @dataclass(frozen=True, eq=False)

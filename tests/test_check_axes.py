@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from equivalences import check
 from equivalences.own.losses import LOSSES
-from equivalences.own.problems import MANY, VOCABULARIES
+from equivalences.own.problems import FEW, MANY
 from equivalences.own.run import Expected, ran
 from equivalences.own.special import asked
+from equivalences.problems import wide
 
 SHORT: dict[str, Any] = {"formats": ("float32",), "examples": 0}
 PLAIN: dict[str, Any] = {**SHORT, "layouts": ("contiguous",)}
@@ -71,13 +72,31 @@ def test_vocabularies_are_tried_unless_there_is_a_shape() -> None:
     plain = {**PLAIN, "layouts": ("contiguous", "transposed")}
     report = check(one_block, **plain)
     assert "wrong" in report.failures()
-    assert report.tried["classes"] == (1, max(classes for _, classes in VOCABULARIES))
+    assert report.tried["classes"] == (1, wide.MOST)
     wrong = [e for e in report.examples if e.verdict == "wrong"]
     space: dict[str, Any] = {"fn": one_block}
     exec(wrong[0].program, space)
     assert space["z"].shape[1] > 65_536
-    assert "wrong" not in check(one_block, **plain, many_classes=False).failures()
+    narrow = check(one_block, **plain, many_classes=False)
+    assert "wrong" not in narrow.failures()
+    assert narrow.tried["classes"] == (1, FEW)
     assert "wrong" not in check(one_block, **plain, shape=(42, 3)).failures()
+
+
+def online(z: Tensor, y: Tensor, rescales: bool = True) -> Tensor:
+    """Cross entropy in one pass over blocks of 1024 classes."""
+    top, total = torch.full_like(z[:, 0], -torch.inf).detach(), torch.zeros_like(z[:, 0])
+    for block in z.split(1024, 1):
+        new = torch.maximum(top, block.amax(1).detach())
+        total = total * (torch.exp(top - new) if rescales else 1.0) + torch.exp(block - new[:, None]).sum(1)
+        top = new
+    return (top - z.gather(1, y[:, None]).squeeze(1) + torch.log(total)).mean()
+
+
+def test_an_online_softmax_is_right_if_it_rescales_its_sum() -> None:
+    declared: dict[str, Any] = {**PLAIN, "examples": 0, "layouts": ("contiguous",), "many_rows": False}
+    assert check(online, **declared).ok
+    assert "wrong" in check(lambda z, y: online(z, y, rescales=False), **declared).failures()
 
 
 @pytest.mark.slow
@@ -146,7 +165,7 @@ def test_special_values_are_asked_for(fn: Any, supports: tuple[str, ...], names:
     assert fn in (refuses, in_evaluation) or value == value  # no nan
 
 
-def online(z: Tensor, y: Tensor, *, guarded: bool) -> Tensor:
+def masked_online(z: Tensor, y: Tensor, *, guarded: bool) -> Tensor:
     """Cross entropy by a running maximum over blocks of 16 classes; unguarded, it is nan while all are masked."""
     top, total = z.new_full((len(z),), -torch.inf), z.new_zeros(len(z))
     for block in z.split(16, 1):
@@ -163,7 +182,7 @@ def online(z: Tensor, y: Tensor, *, guarded: bool) -> Tensor:
 def test_masks_are_asked_for_in_every_shape(fmt: str, shape: tuple[int, int] | None) -> None:
     (case,) = LOSSES["cross_entropy"].cases((), "mean", ("contiguous",))
     for guarded in (True, False):
-        form = case.form(partial(online, guarded=guarded), "online")
+        form = case.form(partial(masked_online, guarded=guarded), "masked_online")
         wrong = set()
         for each in asked(case, fmt, "eager", shape, many_classes=False):
             if each.entry.rows and each.differs(

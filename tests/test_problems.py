@@ -15,7 +15,7 @@ from equivalences import sweep
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
 from equivalences.formats import FORMATS, every_finite, truncate
 from equivalences.model import Array, Domain, Identity, Problem
-from equivalences.problems import options, strategies
+from equivalences.problems import options, strategies, wide
 from equivalences.problems.classes import classes, pairs
 from equivalences.problems.draw import sample
 from equivalences.problems.layers import layers
@@ -213,6 +213,52 @@ def test_every_16_bit_input_of_a_scalar_is_listed(domain: Domain, format: str) -
 def test_the_catalogue_has_scalars_of_every_kind() -> None:
     kinds = {name.partition("(")[0] for name in SCALAR}
     assert kinds == {"scalars", "activations", "dropouts", "probabilities", "certainties"}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_wide_rows_are_sound_and_made_of_independent_columns(format: str) -> None:
+    for domain in (classes(**EVERYTHING, reduction=("mean", "sum"), out=""), classes(labels=True, out="RC")):
+        some = wide.problems(domain, format)
+        for problem in some:
+            check(domain, problem)
+            assert np.all(problem["g"])
+            rows, count = problem["z"].shape
+            for row in problem["z"] if count < 2 * FORMATS[format].u ** -0.5 else ():  # else numbers must come again
+                assert len(np.unique(row)) > count / 2, "columns are repeated"
+            assert rows <= 6
+    assert some == wide.problems(domain, format)
+    assert wide.problems(pairs(labels=True), format) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_role_of_a_wide_row_is_met(format: str) -> None:
+    few, many = ({role for shape in wide.SHAPES if format in shape.formats and holds(shape.classes)
+                  for role in shape.roles} for holds in ((1025).__ge__, (8192).__lt__))  # fmt: skip
+    assert few == set(wide.ROLES)
+    assert many == set(wide.ROLES) or format == "float64"
+
+
+def test_the_largest_logit_label_and_step_of_wide_rows_are_where_their_roles_say() -> None:
+    recipe = Recipe(len(wide.ROLES), 4097, tuple(16 * 389 + 16 * 16 * i + i for i in range(len(wide.ROLES))))
+    rows = wide.expand(recipe, FORMATS["float32"])
+    assert rows.y is not None
+    at = {name: (int(row.argmax()), int(y)) for name, row, y in zip(wide.ROLES, rows.z, rows.y, strict=True)}
+    assert at["last"] == (4096, 4096)
+    assert at["first"] == (0, 4096)
+    assert at["middle"] == (2048, 0)
+    z = dict(zip(wide.ROLES, rows.z, strict=True))
+    blocks = {name: row[:4096].reshape(-1, 1024).max(1) for name, row in z.items()}
+    assert (np.diff(blocks["rising"]) > 1).all()
+    assert (np.diff(blocks["climbing"]) > 88).all()
+    assert (np.diff(blocks["plunging"]) < -88).all()
+    assert (z["high"] > 88.8).all()
+    assert (z["low"] < -103.3).all()
+    assert (z["valley"][:455] == -8192).all()
+
+
+def test_compiled_code_is_not_built_for_the_widest_rows() -> None:
+    large = [identity for identity in IDENTITIES.values() if identity.domain.name.startswith("vocabularies")]
+    assert {sweep.shape(identity, "float32", "compiled") for identity in large} == {(6, 1025)}
 
 
 def test_some_domains_have_options() -> None:

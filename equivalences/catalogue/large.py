@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
+from equivalences import exact
 from equivalences.catalogue.binary import log_loss
 from equivalences.catalogue.binary_options import reduced
 from equivalences.catalogue.cross_entropy import FLAT, SPREAD, loss
 from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SMOOTHED, SOFT, SOFT_MEAN
 from equivalences.model import Form, Identity
 from equivalences.problems.classes import classes
-from equivalences.problems.large import many, wide
+from equivalences.problems.large import many
 from equivalences.problems.scalars import scalars
+from equivalences.problems.wide import vocabularies
 
 SOURCE = "Higham, Accuracy and Stability, 2nd ed., 4.2: the error of a sum grows with its longest chain of additions"
 REDUCTIONS = ("mean", "sum")
@@ -134,34 +136,83 @@ binary_cross_entropy_large_batch = Identity(
     ),
 )
 
-# float64 is judged by balls, and so is what a known defect is met on: a million of these takes ten seconds.
-# Every second size is met in two layouts, and so with the class dimension not last.
-CLASSES = {"float32": (4099, 1_000_000, 1023, 70_001)}
+WIDE = "Blanchard, Higham & Higham, IMA J. Numer. Anal. 2021 (log-sum-exp of very many numbers)"
+TWO = ("contiguous", "inner")
+ALL = ("core", "wide", "extreme", "tie")  # regions that rows of many classes lie in
 
 cross_entropy_large_vocabulary = Identity(
     name="cross_entropy_large_vocabulary",
-    statement=r"\ell_n = -[y_n \ne i] \sum_k w_k q_{nk} \log \mathrm{softmax}(z_n)_k, \quad K \le 10^6",
-    source="Blanchard, Higham & Higham, IMA J. Numer. Anal. 2021 (log-sum-exp of very many numbers)",
-    domain=wide(
-        classes(
-            labels=True,
-            weight="optional",
-            ignore=True,
-            smoothing=True,
-            reduction=("none",),
-            columns=31,
-            rows=(28, 41, 56),
-            layouts=("contiguous", "inner"),
-        ),
-        CLASSES,
+    statement=r"\ell_n = -[y_n \ne i] \sum_k w_k q_{nk} \log \mathrm{softmax}(z_n)_k, \quad K \le 200003",
+    source=WIDE,
+    domain=vocabularies(
+        classes(labels=True, weight="optional", ignore=True, smoothing=True, reduction=("none",), layouts=TWO)
     ),
     spec=loss,
-    regions=("tie",),
+    regions=(*ALL, "tail"),
     forms=(
         Form(f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)", label="F.cross_entropy"),
         Form(
             f"{SMOOTHED}F.cross_entropy(z, q, weight, reduction='none')",
             label="smoothed targets",
+        ),
+    ),
+)
+
+soft_cross_entropy_large_vocabulary = Identity(
+    name="soft_cross_entropy_large_vocabulary",
+    statement=r"-\sum_k p_{nk} \log \mathrm{softmax}(z_n)_k, \quad K \le 200003",
+    source=WIDE,
+    domain=vocabularies(classes(soft=True, layouts=TWO)),
+    spec=loss,
+    regions=ALL,
+    forms=(
+        Form("F.cross_entropy(z, p, reduction='none')"),
+        Form("-(p * F.log_softmax(z, dim)).sum(dim)"),
+    ),
+)
+
+softmax_large_vocabulary = Identity(
+    name="softmax_large_vocabulary",
+    statement=r"\mathrm{softmax}(z)_i = e^{z_i} / \sum_{j \le K} e^{z_j}, \quad K \le 200003",
+    source=WIDE,
+    domain=vocabularies(classes(out="RC", layouts=TWO)),
+    spec=lambda p: [exact.softmax(row) for row in p.z],
+    out="RC",
+    regions=ALL,
+    forms=(
+        Form("F.softmax(z, dim)"),
+        Form("e = torch.exp(z - z.amax(dim, keepdim=True))\ne / e.sum(dim, keepdim=True)"),
+    ),
+)
+
+log_softmax_large_vocabulary = Identity(
+    name="log_softmax_large_vocabulary",
+    statement=r"\log \mathrm{softmax}(z)_i = z_i - \log \sum_{j \le K} e^{z_j}, \quad K \le 200003",
+    source=WIDE,
+    domain=vocabularies(classes(out="RC", layouts=TWO)),
+    spec=lambda p: [exact.log_softmax(row) for row in p.z],
+    out="RC",
+    regions=ALL,
+    forms=(
+        Form("F.log_softmax(z, dim)"),
+        Form("z - torch.logsumexp(z, dim, keepdim=True)"),
+    ),
+)
+
+logsumexp_large_vocabulary = Identity(
+    name="logsumexp_large_vocabulary",
+    statement=r"\mathrm{lse}(z) = \log \sum_{j \le K} e^{z_j}, \quad K \le 200003",
+    source=WIDE,
+    domain=vocabularies(classes(layouts=TWO)),
+    spec=lambda p: [exact.logsumexp(row) for row in p.z],
+    regions=ALL,
+    forms=(
+        Form("torch.logsumexp(z, dim)"),
+        Form("m = z.amax(dim, keepdim=True).detach()\nm.squeeze(dim) + torch.log(torch.exp(z - m).sum(dim))"),
+        Form(
+            "a, b = z.narrow(dim, 0, z.shape[dim] // 2), z.narrow(dim, z.shape[dim] // 2, -(-z.shape[dim] // 2))\n"
+            "torch.logaddexp(torch.logsumexp(a, dim), torch.logsumexp(b, dim))",
+            label="two halves",
         ),
     ),
 )

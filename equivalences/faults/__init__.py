@@ -6,13 +6,13 @@ values are refused by their table, `equivalences.special_values`, and stand apar
 
 from __future__ import annotations
 
-from equivalences.faults import binary, cross_entropy, large, layers, options, softmax, special, training
+from equivalences.faults import binary, cross_entropy, large, layers, options, softmax, special, training, wide
 from equivalences.model import Fault, SpecialFault
 
 FAULTS: dict[str, Fault] = {}
 SPECIAL_FAULTS: tuple[SpecialFault, ...] = special.FAULTS
 
-for _module in (softmax, cross_entropy, options, binary, large, layers, training):
+for _module in (softmax, cross_entropy, options, binary, large, wide, layers, training):
     for _fault in _module.FAULTS:
         _name = f"{_fault.of.name}: {_fault.name}"
         if FAULTS.setdefault(_name, _fault) is not _fault:

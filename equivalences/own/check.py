@@ -73,7 +73,7 @@ def check(
     deterministic  whether two runs must agree bit for bit; then one under torch.no_grad() is held to the contract too.
     shape          (rows, classes), or (rows,), of every problem, for code that is compiled for one shape.
     many_rows      whether batches of thousands of rows are tried (never with a shape).
-    many_classes   whether vocabularies, up to 128,256 classes, are tried (never with a shape).
+    many_classes   whether up to 131,073 classes are tried (never with a shape); without, at most 128.
     examples       drawn problems of each case in each format, beside the edge problems.
     seconds        the limit of time for one call of fn (default: none); after one that hangs nothing more is asked.
     name           what the report calls fn (default: its own name).
@@ -104,7 +104,7 @@ def check(
         if not gradient:
             for each in judges:
                 each.case = replace(each.case, identity=replace(each.case.identity, wrt=()))
-        large = many_rows and of in LOSSES, many_classes and of in LOSSES
+        large = many_rows and of in LOSSES, many_classes
         work = [
             (each, one)
             for each in judges

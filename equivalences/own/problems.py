@@ -9,17 +9,16 @@ import numpy as np
 
 from equivalences import devices, execute, sweep
 from equivalences.model import Identity, Problem
+from equivalences.problems import wide
 from equivalences.problems.draw import sample
-from equivalences.problems.large import repeated, widened
+from equivalences.problems.large import repeated
 from equivalences.problems.rows import some_rows
 
 # Edge problem (a mean, a total, one row) -> rows: more than the 32768 numbers that PyTorch gives to one thread, and
 # more than a block of 1024 or 2048 has.
 MANY = ((2, 32771), (3, 2049), (0, 2049))
 THREADS = (1, 2)
-# Edge problem (of 17, 64 and 67 classes) -> classes: beyond a block of 4096, and the vocabularies of GPT-2 and Llama 3,
-# beyond one of 32768 and one of 65536; none is a number of whole vectors but the last.
-VOCABULARIES = ((4, 5003), (8, 50_257), (5, 128_256))
+FEW = 128  # classes at most, without many classes
 
 
 class Todo(NamedTuple):
@@ -42,6 +41,8 @@ def todo(
 ) -> Iterator[Todo]:
     """Every problem of a format with its layouts; of many rows, or classes, if they are asked for, and no shape is."""
     for problem, wanted in sweep.edges(identity, fmt, "eager"):
+        if shape is None and not many_classes and _classes(identity, problem) > FEW:
+            continue
         if shape is None or shape == np.shape(next(iter(problem.items.values()))):
             yield from (Todo(problem, layout) for layout in wanted)
             usual = [layout for layout in wanted if layout not in sweep.seldom(wanted)]
@@ -53,7 +54,7 @@ def todo(
             yield Todo(problem, layout)
     if many_rows and shape is None:
         yield from _of_many_rows(identity, fmt, device)
-    if many_classes and shape is None and identity.domain.axes["z"] == "RC":
+    if many_classes and shape is None:
         yield from _of_many_classes(identity, fmt)
 
 
@@ -69,19 +70,22 @@ def _of_many_rows(identity: Identity, fmt: str, device: str) -> Iterator[Todo]:
 
 
 def _of_many_classes(identity: Identity, fmt: str) -> Iterator[Todo]:
-    """A few rows of some edge problems, their columns again and again, in one layout each, in turn."""
-    edges = identity.domain.edges(fmt)
-    for turn, (index, columns) in enumerate(VOCABULARIES):
-        problem = widened(edges[index], identity.domain.axes, columns, turn)
+    """A few rows of many classes, and of very many, in one layout each, in turn."""
+    for turn, problem in enumerate(wide.problems(identity.domain, fmt)):
         for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
             yield Todo(problem, layout)
 
 
+def _classes(identity: Identity, problem: Problem) -> int:
+    """The number of classes (1 where there are none)."""
+    name, axes = next(iter(identity.domain.axes.items()), ("", ""))
+    return int(np.shape(problem[name])[1]) if axes == "RC" else 1
+
+
 def is_large(problem: Problem) -> bool:
     """Whether a problem is one of many rows, or of many classes."""
-    return max(np.shape(next(iter(problem.items.values()))), default=1) >= min(
-        size for _, size in (*MANY, *VOCABULARIES)
-    )
+    sizes = (*np.shape(next(iter(problem.items.values()))), 1, 1)
+    return bool(sizes[0] >= min(size for _, size in MANY) or sizes[1] > FEW)
 
 
 def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:

@@ -50,6 +50,7 @@ def classes(
         items: dict[str, Any] = {"z": z}
         v = rows.uniform(2, LABEL)
         y = np.select([v[:, 0] < 0.25, v[:, 0] < 0.5], [z.argmax(1), z.argmin(1)], (v[:, 1] * count).astype(int))
+        y = y if rows.y is None else rows.y
         kept = np.ones(number, dtype=bool)
         if labels:
             items["y"] = y
@@ -94,6 +95,7 @@ def classes(
         sizes=sizes,
         reduction=reduction,
         layouts=layouts,
+        many_columns=not columns and rows == ROWS,
     )
 
 

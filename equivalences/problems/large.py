@@ -6,7 +6,7 @@ What a batch adds to its rows is their number: how a sum is ordered, what holds 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,10 +31,6 @@ MODERATE, HEAVY, BEYOND = 0.25, 1.0, 4.0
 LOADS = (MODERATE, MODERATE, HEAVY, BEYOND)
 MET = 2.0**20  # total weights that batches have
 TURNS = 12
-HUNDREDS = (127, 256, 1000)
-VOCABULARY = (4099, 70_001)
-WIDE = 5003
-MANY, ALONE = 10_000, 100_000  # classes: two rows then, and one
 
 
 def _losses(items: dict[str, Any]) -> Array:
@@ -124,40 +120,8 @@ def _weighing(weight: Array, y: Array, total: float, fmt: Format) -> Array:
     return np.asarray(truncate(weight * 2.0 ** math.floor(math.log2(scale)), fmt))
 
 
-def widened(problem: Problem, axes: Mapping[str, str], columns: int, turn: int) -> Problem:
-    """A few rows of a problem (one, if there are very many classes), their columns repeated up to `columns`."""
-    fmt, items = FORMATS[problem.format], dict(problem.items)
-    rows, few = items["z"].shape
-    chosen = (np.arange(4 if columns < MANY else 2 if columns < ALONE else 1) * 7 + turn * 3) % rows
-    order = np.arange(columns) % few
-    for name, item in items.items():
-        spelled = axes.get(name, "")
-        item = item[chosen] if spelled.startswith("R") else item
-        items[name] = item[..., order] if spelled.endswith("C") and item is not None else item
-    if "y" in items:  # labels anywhere among the copies
-        copies = np.maximum(1, (columns - items["y"] + few - 1) // few)
-        moved = items["y"] + few * ((copies - 1 - 997 * np.arange(len(chosen))) % copies)  # one among the last
-        items["y"] = np.where(items["y"] == items.get("ignore_index"), items["y"], moved)
-    if "p" in items:
-        items["p"] = truncate(items["p"] / (columns / few), fmt)
-    return Problem(problem.format, items, "" if len(chosen) > 1 else options.ALONE)
-
-
 def _set(items: Mapping[str, Any], name: str) -> bool:
     return items.get(name) is not None
-
-
-def wide(base: Domain, columns: Mapping[str, tuple[int, ...]]) -> Domain:
-    """Rows of `base` with very many classes: edge problems with `columns` (by format, else `VOCABULARY`) of them.
-
-    Drawn ones have some hundreds.  Every combination of options is met once, with `WIDE` classes.
-    """
-    found = _enlarged("wide", base, widened, HUNDREDS, lambda format: columns.get(format, VOCABULARY))
-
-    def exhaustive(format: str) -> list[Problem]:
-        return [widened(mild, base.axes, WIDE, turn) for turn, mild in enumerate(_combinations(base, format))]
-
-    return replace(found, exhaustive=exhaustive)
 
 
 def _combinations(base: Domain, format: str) -> list[Problem]:
@@ -170,7 +134,16 @@ def many(base: Domain, sizes: tuple[int, ...] = SIZES) -> Domain:
 
     Every combination of options is met once, beyond 65536 rows, and with class weights that are heavy for the format.
     """
-    found = _enlarged("many", base, repeated, SOME, lambda format: sizes, turns=TURNS * len(LOADS))
+
+    def draw(choose: Choose, format: str, shape: tuple[int, ...] | None = None) -> Problem:
+        small = base.draw(choose, format, shape)
+        if shape is not None:
+            return small
+        return repeated(small, base.axes, choose.of(SOME), choose.of(range(TURNS * len(LOADS))))
+
+    def edges(format: str) -> list[Problem]:
+        small = base.edges(format)
+        return [repeated(small[turn % len(small)], base.axes, size, turn) for turn, size in enumerate(sizes)]
 
     def exhaustive(format: str) -> list[Problem]:
         mild = _combinations(base, format)
@@ -188,25 +161,4 @@ def many(base: Domain, sizes: tuple[int, ...] = SIZES) -> Domain:
             if FORMATS[format].max < MET and problem["reduction"] == "mean"
         ]
 
-    return replace(found, exhaustive=exhaustive)
-
-
-def _enlarged(
-    kind: str,
-    base: Domain,
-    enlarge: Callable[[Problem, Mapping[str, str], int, int], Problem],
-    some: tuple[int, ...],
-    sizes: Callable[[str], tuple[int, ...]],
-    turns: int = TURNS,
-) -> Domain:
-    """Problems of `base`, enlarged: edge problems to the `sizes` of a format in turn, drawn ones to one of `some`."""
-
-    def draw(choose: Choose, format: str, shape: tuple[int, ...] | None = None) -> Problem:
-        small = base.draw(choose, format, shape)
-        return small if shape is not None else enlarge(small, base.axes, choose.of(some), choose.of(range(turns)))
-
-    def edges(format: str) -> list[Problem]:
-        small = base.edges(format)
-        return [enlarge(small[turn % len(small)], base.axes, size, turn) for turn, size in enumerate(sizes(format))]
-
-    return Domain(f"{kind}({base.name})", base.axes, draw, edges, base.regions, base.locate, base.layouts)
+    return replace(base, name=f"many({base.name})", draw=draw, edges=edges, exhaustive=exhaustive)

@@ -31,6 +31,7 @@ from equivalences.problems.rows import (
     Rows,
     expand,
 )
+from equivalences.problems.wide import Maker
 
 # Vector bodies and tails of 4 to 64 lanes; small sizes first, to which shrinking goes.  Most problems have as many
 # rows as they have codes.  One class comes twice: sizes come in clumps.
@@ -124,10 +125,12 @@ def domain(
     everywhere: tuple[tuple[int, int], ...] = (),
     reduction: tuple[str, ...],
     layouts: tuple[str, ...],
+    many_columns: bool = False,
 ) -> Domain:
     """The domain whose problems are recipes over `kinds`, each made into items by `finish`.
 
     `sizes` are those of edge problems; beside single rows, those `everywhere` are judged in every layout.
+    With `many_columns`, its problems may have very many classes.
     """
     drawn = {key: CHOICES[key] for key in CHOICES if key in choices}
     if reduction:
@@ -147,7 +150,8 @@ def domain(
         return [problem(format, recipe, role) for recipe, role in (*turns, *mild)]
 
     names, locate = located
-    return Domain(name, axes, draw, edges, names, locate, layouts)
+    maker = Maker(finish, frozenset(choices), reduction) if many_columns else None
+    return Domain(name, axes, draw, edges, names, locate, layouts, wide=maker)
 
 
 def named(base: str, **options: Any) -> str:

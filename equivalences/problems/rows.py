@@ -21,7 +21,7 @@ from equivalences.problems import regions
 
 # -- numbers from entropy ---------------------------------------------------------------------------------------------
 
-Z, ROW, LABEL, TARGET, UPSTREAM, SHARED = range(6)  # independent streams of one entropy
+Z, ROW, LABEL, TARGET, UPSTREAM, SHARED, WIDE_ROW = range(7)  # independent streams of one entropy
 
 
 def _mix(x: Array) -> Array:
@@ -207,12 +207,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Rows:
-    """A recipe's rows, expanded: their entropy and their exact numbers."""
+    """A recipe's rows, expanded: their entropy, their exact numbers, and their labels where the rows decide them."""
 
     recipe: Recipe
     fmt: Format
     entropy: Array
     z: Array
+    y: Array | None = None
 
     def uniform(self, count: int, stream: int) -> Array:
         return _uniform(self.entropy, count, stream)
