@@ -11,6 +11,7 @@ import inspect
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -248,6 +249,14 @@ class Fault:
         return self.broken.formats or self.of.formats
 
 
+class Severity(IntEnum):
+    """How much a known defect matters where it is worst; the larger, the worse."""
+
+    LAST_DIGITS = 1  # a few units in the last place
+    DIGITS = 2  # more than half of the format's digits are lost somewhere
+    SERIOUS = 3  # results that hurt a training or a decision
+
+
 @dataclass(frozen=True, eq=False)
 class KnownDefect:
     """PyTorch breaks a rule: which operation, where, and what it really does instead.
@@ -257,6 +266,7 @@ class KnownDefect:
     `as_is` on every torch version listed in `seen`; where it no longer is, the entry is to be deleted.  `fixed` is the
     first release without the defect, from which on the entry excuses nothing ("": none so far).  `within` is part of
     the code of the forms that it concerns, where the operation itself is right ("torch.distributions"; "": every form).
+    For those who meet it: its `severity`, how far `off` a number was measured, whom it `hurts`, what to do `instead`.
     """
 
     name: str
@@ -268,6 +278,10 @@ class KnownDefect:
     layout: str
     witness: Problem
     why: str
+    severity: Severity
+    off: str
+    hurts: str
+    instead: str
     link: str
     devices: tuple[str, ...] = ("cpu",)
     modes: tuple[str, ...] = ("eager", "compiled")
@@ -294,7 +308,8 @@ class Unstable:
     while the reference has it to half of the format's digits at least; an entry of which that no longer holds is to be
     deleted, or `fixed` to be the first release in which it does not.
 
-    who   is hurt by it.
+    who      is hurt by it.
+    instead  what to compute instead.
     """
 
     name: str
@@ -305,6 +320,7 @@ class Unstable:
     witnesses: tuple[Witness, ...]
     why: str
     who: str
+    instead: str
     link: str
     fixed: str = ""
 

@@ -50,6 +50,7 @@ UNSTABLE = (
         ),
         why="target 0: z - log_sigmoid(z) cancels for negative logits; L(-z, 1), the same number, is right",
         who="losses of confident negatives: 0, where those of equally confident positives are not",
+        instead="F.softplus(z) for target 0, F.softplus(-z) for target 1",
         link=PYTORCH + "195529",
     ),
     Unstable(
@@ -67,6 +68,7 @@ UNSTABLE = (
         ),
         why="target 1: sigmoid(z) - 1 cancels for positive logits; the gradient at (-z, 0), its negative, is right",
         who="confident positives: no gradient, where equally confident negatives still have one",
+        instead="F.softplus(-z) for target 1, F.softplus(z) for target 0",
         link=PYTORCH + "195677",
     ),
     Unstable(
@@ -84,6 +86,7 @@ UNSTABLE = (
         ),
         why="the gradient is s (1 - s) of the rounded s, which is 1 for large logits",
         who="saturated gates and outputs: no gradient on one side, the right one on the other",
+        instead="F.logsigmoid(z).exp()",
         link=PYTORCH + "195681",
     ),
     Unstable(
@@ -99,6 +102,7 @@ UNSTABLE = (
         ),
         why="the dominating class: 0 - log(1 + a little), with log for log1p",
         who="log-probabilities of near certainties: sequences scored token by token, entropies",
+        instead="F.log_softmax(z.double(), dim)",
         link=PYTORCH + "113708",
     ),
     Unstable(
@@ -114,6 +118,7 @@ UNSTABLE = (
         ),
         why="the dominating class: 1 - exp(log-probability) cancels; the other class's gradient is right",
         who="whoever relies on the gradients of a row adding up to 0",
+        instead="F.log_softmax(z.double(), dim)",
         link=PYTORCH + "195680",
     ),
     Unstable(
@@ -131,6 +136,7 @@ UNSTABLE = (
         ),
         why="the dominating class: s (g - sum of g s) cancels where that s is nearly 1",
         who="attention on one token, gates that choose one expert: no gradient to the logit that dominates",
+        instead="F.softmax(z.double(), dim)",
         link=PYTORCH + "195684",
     ),
     Unstable(
@@ -146,6 +152,7 @@ UNSTABLE = (
         ),
         why="confidently right rows: log_softmax of the dominating class, negated",
         who="losses of learnt rows, where they are compared or ranked: 0 from a margin of 17 on in float32",
+        instead="F.cross_entropy(z.double(), y)",
         link=PYTORCH + "113708",
     ),
     Unstable(
@@ -161,6 +168,7 @@ UNSTABLE = (
         ),
         why="confidently right rows: softmax - 1 cancels for the labelled class; the other class's gradient is right",
         who="whoever relies on the gradients of a row adding up to 0",
+        instead="F.cross_entropy(z.double(), y)",
         link=PYTORCH + "195678",
     ),
     Unstable(
@@ -178,6 +186,7 @@ UNSTABLE = (
         ),
         why="the curvature is s (1 - s) of the rounded s, although the first derivative is right",
         who="Hessian-vector products, Newton's method and gradient penalties on confident rows",
+        instead="F.softplus(-z)",
         link=PYTORCH + "195530",
     ),
 )

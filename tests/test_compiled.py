@@ -68,7 +68,7 @@ def test_eager_code_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_defect_of_compiled_code_alone() -> None:
     defect = next(defect for defect in KNOWN_DEFECTS if defect.modes == ("compiled",))
     skip_unless_seen(defect, "cpu", "compiled")
-    assert judge.still_defective(defect), f"fixed: delete {defect.name} from equivalences/known_defects.py"
+    assert judge.still_defective(defect), f"fixed: delete {defect.name} from equivalences/known_defects/"
 
 
 def test_special_value_of_compiled_code_alone() -> None:

@@ -10,7 +10,7 @@ import pytest
 from equivalences import execute, judge, sweep
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
 from equivalences.known_defects import KNOWN_DEFECTS
-from equivalences.model import KnownDefect
+from equivalences.model import KnownDefect, Severity
 
 
 def skip_unless_seen(defect: KnownDefect, device: str, mode: str) -> None:
@@ -31,7 +31,7 @@ def skip_unless_seen(defect: KnownDefect, device: str, mode: str) -> None:
 def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> None:
     skip_unless_seen(defect, device, mode)
     assert judge.still_defective(defect, device), (
-        f"fixed: delete this entry ({defect.name} in equivalences/known_defects.py): "
+        f"fixed: delete this entry ({defect.name} in equivalences/known_defects/): "
         f"its witness is no longer outside the rule of aten::{defect.operation} and inside `as_is`"
     )
 
@@ -59,3 +59,7 @@ def test_entry_is_complete(defect: KnownDefect) -> None:
     assert defect.form in {form.label for form in IDENTITIES[defect.identity].forms}
     assert defect.seen, "name the releases of torch that it was seen in"
     assert defect.why
+    assert defect.severity in Severity
+    for told in (defect.off, defect.hurts, defect.instead):
+        assert told.strip(), "say how far off, who is hurt and what to do instead"
+        assert told == told.strip().rstrip(".")

@@ -81,6 +81,7 @@ def test_entry_is_complete(entry: Unstable) -> None:
     assert {"float32", "float64"} <= set(entry.formats) <= set(form.formats or identity.formats)
     assert entry.why
     assert entry.who
+    assert entry.instead
     assert entry.link
 
 

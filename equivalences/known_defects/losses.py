@@ -1,8 +1,4 @@
-"""Known defects of PyTorch: data.  Each names the operation, what it really does, and a witness that must still fail.
-
-`as_is` is the operation's rule as the kernel behaves, so that the gate stays sharp beside a defect: an error beyond
-even that is a failure.  An entry whose witness no longer fails is to be deleted (tests/test_known_defects.py says so).
-"""
+"""Known defects of losses, activations and of the sums below them."""
 
 from __future__ import annotations
 
@@ -10,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from equivalences.model import KnownDefect, Problem
+from equivalences.known_defects.releases import SEEN
+from equivalences.model import KnownDefect, Problem, Severity
 from equivalences.rounding import as_is, reductions
 
 
@@ -29,17 +26,7 @@ def _equal_scalars(reduction: str) -> Problem:
     return Problem("float32", {**items, "reduction": reduction, "g": np.array(1.0)})
 
 
-# Two parameters at 0 with gradient 1; every state is 0, and nothing but the learning rate acts.
-SEEN = ("2.8.0", "2.11.0", "2.13.0", "2.14.1", "2.15.0")  # where nothing else is said (2.11.0: on the GPU's machine)
-
-_STEP: dict[str, Any] = {
-    **{name: np.zeros(2) for name in ("w", "m", "v", "top")}, "d": np.ones(2), "step": 0, "first": True,
-    "lr": 1.0, "beta1": 0.5, "beta2": 0.5, "eps": 1e-8, "momentum": 0.5, "dampening": 0.0, "nesterov": False,
-    "weight_decay": 0.0, "maximize": False,
-}  # fmt: skip
-
-
-KNOWN_DEFECTS = (
+LOSSES = (
     KnownDefect(
         name="log_softmax-16bit-sum",
         operation="_log_softmax",
@@ -51,6 +38,11 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {"z": np.array([[0.0, -6.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension last: the sum of exponentials and its log are rounded to 16 bits before they are used; of "
         "65,520 equal logits and more, in float16, it is inf, and so is the loss",
+        severity=Severity.SERIOUS,
+        off="loss 0 instead of 0.0025 at the bfloat16 logits [0, -6]; inf instead of 11.09 for 65,520 equal float16 "
+        "logits",
+        hurts="16-bit losses of confident rows; float16 logits over a vocabulary of 65,520 classes and more",
+        instead="F.cross_entropy(z.float(), y)",
         link="",
         modes=("eager",),
         seen=SEEN,
@@ -65,6 +57,10 @@ KNOWN_DEFECTS = (
         layout="inner",
         witness=Problem("bfloat16", {"z": np.array([[-161.0, -162.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension not last: the scalar tail of the kernel rounds exp(x - max) to 16 bits, then divides",
+        severity=Severity.LAST_DIGITS,
+        off="0.2676 instead of 0.2695 at the bfloat16 column [-161, -162]: one unit in the last place",
+        hurts="whoever expects a row's result not to depend on its place in the batch",
+        instead="torch.softmax(z.float(), dim=0).to(z.dtype)",
         link="",
         modes=("eager",),
         seen=SEEN,
@@ -83,6 +79,11 @@ KNOWN_DEFECTS = (
             "16th (the first of each sequence, say), is ignored, the sum is sequential: bfloat16 stops at 256 rows' "
             "worth of loss, 0.5 instead of 0.693 here, 0.0078 with 65536 rows; float32 is 0.5 % off with 2**20 rows, "
             "every 16th ignored",
+            severity=Severity.SERIOUS,
+            off="mean 0.0078 instead of 0.693 of 65,536 bfloat16 rows, every 2nd ignored; float32 0.6 % too small with "
+            "2**20 rows, every 16th ignored",
+            hurts="token batches with a fixed ignored position, on the CPU",
+            instead="F.cross_entropy(z[keep], y[keep])",
             link="",
             modes=("eager",),
             seen=SEEN,
@@ -101,6 +102,10 @@ KNOWN_DEFECTS = (
             witness=_equal_rows("float16", 2, weight=np.full(2, 60000.0), logits=(4.0, 0.0)),
             why="the number of rows, or their total weight, is kept in float16, where 65520 is inf: the mean (of 65520 "
             "rows without weights, say) and its gradient are exactly zero",
+            severity=Severity.SERIOUS,
+            off="mean and gradient exactly 0 from 65,520 rows on, instead of 0.693 for two equal logits",
+            hurts="large float16 batches; float16 class weights whose total is beyond 65,504",
+            instead="F.cross_entropy(z.float(), y)",
             link="https://github.com/pytorch/pytorch/issues/85791",
             modes=("eager",),
             seen=SEEN,
@@ -119,6 +124,10 @@ KNOWN_DEFECTS = (
             witness=_equal_scalars(reduction=operation),
             why="the cascade covers numbers that lie evenly in memory; of a slice or of an expanded tensor, each piece "
             "is added to the result, one after the other: torch.ones(2**23, 4)[:, :3].mean() is 1.11 in float32",
+            severity=Severity.SERIOUS,
+            off="mean 1.11 instead of 1 of 25 million ones in float32, with one thread",
+            hurts="means of per-token losses with the padding cut off",
+            instead="x.contiguous().mean()",
             link="https://github.com/pytorch/pytorch/issues/37234",
             modes=("eager",),
             seen=SEEN,
@@ -135,6 +144,10 @@ KNOWN_DEFECTS = (
         layout="contiguous",
         witness=Problem("float16", {"z": np.array([-0.25]), "g": np.array([1.0625])}),
         why="float16: 1 - y and g (1 - y) are rounded to storage; bfloat16 and tanh's backward compute in float32",
+        severity=Severity.LAST_DIGITS,
+        off="gradient 0.26172 instead of 0.26152 at the logit -0.25: one unit in the last place",
+        hurts="gates and attention trained in float16: small gradients",
+        instead="torch.sigmoid(z.float())",
         link="",
         modes=("eager",),
         seen=SEEN,
@@ -150,6 +163,10 @@ KNOWN_DEFECTS = (
         witness=Problem("float16", {"z": np.array([0.06719970703125]), "t": np.array([0.0]), "g": np.array([1.0])}),
         why="1 - x and x / (1 - x) are rounded to 16 bits before the logarithm: next to 1/2 a half is lost, and the "
         "gradient of binary_cross_entropy by its target is this",
+        severity=Severity.DIGITS,
+        off="-0.00049 instead of -0.00098 at the float16 number next below 1/2",
+        hurts="soft labels that are learnt: the gradient of binary_cross_entropy by its target",
+        instead="torch.logit(p.float())",
         link="https://github.com/pytorch/pytorch/issues/140252",
         modes=("eager",),
         seen=("2.8.0", "2.13.0", "2.14.1", "2.15.0"),
@@ -166,6 +183,10 @@ KNOWN_DEFECTS = (
             witness=Problem("float16", {"z": np.array([z]), "g": np.array([g])}),
             why=f"every step of {formula} is rounded to 16 bits, where the CPU computes in float32 (but for sigmoid in "
             "float16): errors of 1.5 units in the last place",
+            severity=Severity.LAST_DIGITS,
+            off="up to 1.5 units in the last place",
+            hurts="small 16-bit gradients of gates and attention, on the GPU",
+            instead="compute it in float32 (not tried on a GPU)",
             link=link,
             devices=("cuda",),
             seen=("2.11.0",),
@@ -193,6 +214,10 @@ KNOWN_DEFECTS = (
         witness=Problem("bfloat16", {"z": np.array([[-45.5, 45.5]]), "g": np.array([[-0.87109375, -1.125]])}),
         why="grad * output is stored in 16 bits before it is added up (cuda/SoftMax.cu), and then the sum is taken "
         "from it: gradients that cancel lose what the CPU, in float32, keeps",
+        severity=Severity.DIGITS,
+        off="gradients that cancel keep no digit of what the CPU keeps",
+        hurts="16-bit attention, on the GPU: small gradients",
+        instead="compute it in float32 (not tried on a GPU)",
         link="",
         devices=("cuda",),
         seen=("2.11.0",),
@@ -209,6 +234,10 @@ KNOWN_DEFECTS = (
         why="every block of threads adds its part of the loss and of the number of rows to totals of 16 bits: with "
         "thousands of short sequences they stop growing, and the gradient of the mean over 5,460 of 12 is 16 times too "
         "large in bfloat16",
+        severity=Severity.SERIOUS,
+        off="the gradient of the mean over 5,460 sequences of 12 is 16 times too large in bfloat16",
+        hurts="16-bit token batches as (N, C, d), on the GPU",
+        instead="compute it in float32 (not tried on a GPU)",
         link="https://github.com/pytorch/pytorch/issues/61523",
         devices=("cuda",),
         seen=("2.11.0",),
@@ -224,6 +253,10 @@ KNOWN_DEFECTS = (
         witness=_equal_rows("float16", 2, weight=np.full(2, 60000.0), logits=(4.0, 0.0)),
         why="the number of rows, or their total weight, is kept in float16 for the backward pass, where 65520 is inf: "
         "the loss is right and its gradient exactly zero",
+        severity=Severity.SERIOUS,
+        off="gradient exactly 0 from 65,520 rows on",
+        hurts="large float16 batches, on the GPU",
+        instead="compute it in float32 (not tried on a GPU)",
         link="https://github.com/pytorch/pytorch/issues/85791",
         devices=("cuda",),
         modes=("eager",),
@@ -239,6 +272,10 @@ KNOWN_DEFECTS = (
         layout="contiguous",
         witness=Problem("float32", {"p": np.array([2.0**-24]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="torch.distributions moves probabilities into [eps, 1 - eps] before the logarithm: 15.94 instead of 16.64",
+        severity=Severity.DIGITS,
+        off="log-probability -15.94 instead of -16.64 of p = 2**-24 in float32",
+        hurts="whoever takes log_prob of near certainties",
+        instead="Bernoulli(logits=z)",
         link="https://github.com/pytorch/pytorch/issues/186825",
         devices=("cpu", "cuda"),
         seen=SEEN,
@@ -254,6 +291,10 @@ KNOWN_DEFECTS = (
         layout="contiguous",
         witness=Problem("float32", {"z": np.array([-50.0]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="the gradient divides by max(x (1 - x), 1e-12): -1.9e-10 instead of -1 for a confidently wrong row",
+        severity=Severity.SERIOUS,
+        off="gradient -1.9e-10 instead of -1 at the logit -50, target 1",
+        hurts="sigmoid + BCELoss: the rows that are most wrong do not learn",
+        instead="F.binary_cross_entropy_with_logits(z, t)",
         link="https://github.com/pytorch/pytorch/issues/103316",
         devices=("cpu", "cuda"),
         seen=SEEN,
@@ -268,6 +309,10 @@ KNOWN_DEFECTS = (
         layout="contiguous",
         witness=Problem("float16", {"z": np.array([9.0]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="the floor 1e-12 is 0 in float16: the gradient of a confidently right row is 0 / 0 = nan",
+        severity=Severity.SERIOUS,
+        off="gradient nan instead of -0.00012 at the logit 9, target 1",
+        hurts="sigmoid + BCELoss in float16: one confidently right row spoils the step",
+        instead="F.binary_cross_entropy_with_logits(z.float(), t)",
         link="",
         devices=("cpu", "cuda"),
         modes=("eager",),
@@ -283,6 +328,10 @@ KNOWN_DEFECTS = (
         layout="contiguous",
         witness=Problem("float32", {"z": np.array([20.0]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="compiled, the gradient is t g (sigmoid(t z) - 1): 0 instead of -2e-9, which eager code gets right",
+        severity=Severity.DIGITS,
+        off="gradient 0 instead of -2.1e-9 at the margin 20",
+        hurts="confidently right rows, compiled",
+        instead="F.softplus(-t * z)",
         link="",
         modes=("compiled",),
         seen=SEEN,
@@ -297,88 +346,13 @@ KNOWN_DEFECTS = (
         layout="contiguous",
         witness=Problem("float32", {"z": np.full(16, 2.0**-34), "slope": 0.0, "g": np.ones(16)}),
         why="compiled, expm1 of eight numbers and more is exp(x) - 1, which is 0 for what is far below 1",
+        severity=Severity.DIGITS,
+        off="0 instead of 5.8e-11 at 2**-34",
+        hurts="tanh and ELU by hand, log-probabilities near 0, compiled",
+        instead="2 * torch.sinh(x / 2) * torch.exp(x / 2)",
         link="https://github.com/pytorch/pytorch/issues/189803",
         modes=("compiled",),
         seen=("2.8.0", "2.13.0"),
         fixed="2.14.1",
-    ),
-    KnownDefect(
-        name="adam-compiled-float32-correction",
-        operation="_local_scalar_dense",
-        formats=("float64", "float32", "bfloat16", "float16"),
-        as_is=as_is.number_stays_in_its_tensor,
-        identity="adam_step",
-        form="Adam()",
-        layout="contiguous",
-        witness=Problem("float32", {**_STEP, "beta2": 0.999}),
-        why="compiled, the step count stays a float32 tensor, and with it 1 - beta**t and lr / (1 - beta**t): with the "
-        "usual 0.999 the first step is 6.4e-6 too small, of float64 parameters as well",
-        link="https://github.com/pytorch/pytorch/pull/88173",
-        modes=("compiled",),
-        seen=("2.8.0", "2.13.0", "2.14.1", "2.15.0"),
-        within="torch.optim.Adam",
-    ),
-    *(
-        KnownDefect(
-            name=f"fused-{name}-strides",
-            operation=operation,
-            formats=("float64", "float32", "bfloat16", "float16"),
-            as_is=as_is.fused_ignores_strides,
-            identity=f"{name}_step",
-            form=f"{optimizer}(fused=True)",
-            layout="strided",
-            witness=Problem("float32", _STEP),
-            why="parameters, gradients and state are taken for contiguous: of every second number of a vector, half is "
-            "left as it was and as many numbers outside are overwritten (CUDA refuses such parameters)",
-            link="",
-            modes=("eager",),
-            seen=SEEN,
-        )
-        for name, optimizer, operation in (
-            ("sgd", "SGD", "_fused_sgd"),
-            ("adam", "Adam", "_fused_adam"),
-            ("adamw", "AdamW", "_fused_adamw"),
-        )
-    ),
-    KnownDefect(
-        name="foreach_mul-16bit-number",
-        operation="_foreach_mul",
-        formats=("bfloat16", "float16"),
-        as_is=as_is.foreach_mul_rounds_its_number,
-        identity="sgd_momentum_step",
-        form="SGD(foreach=True)",
-        layout="contiguous",
-        witness=Problem(
-            "float16",
-            {
-                **_STEP,
-                "w": np.array([0.0]),
-                "d": np.array([-0.004535675048828125]),
-                "m": np.array([0.0045166015625]),
-                "momentum": 0.9,
-                "first": False,
-            },
-        ),
-        why="torch._foreach_mul_(tensors, 0.9) rounds 0.9 to 16 bits, tensor.mul_(0.9) does not: mul_ makes a C++ "
-        "number the first operand, and the kernel takes only the second one in float32; one rounding more for the "
-        "moments of SGD and Adam with foreach=True (0.999 is 1 in bfloat16)",
-        link="",
-        modes=("eager",),
-        seen=SEEN,
-    ),
-    KnownDefect(
-        name="fused-sgd-16bit-blocks",
-        operation="_fused_sgd",
-        formats=("bfloat16", "float16"),
-        as_is=as_is.fused_sgd_skips_blocks,
-        identity="sgd_step",
-        form="SGD(fused=True)",
-        layout="contiguous",
-        witness=Problem("bfloat16", {**_STEP, **dict.fromkeys(("w", "d", "m"), np.ones(64))}),
-        why="the vector body of the 16-bit kernel never stores the parameters: only the last few numbers are trained",
-        link="https://github.com/pytorch/pytorch/issues/191763",
-        modes=("eager",),
-        seen=("2.8.0", "2.11.0", "2.13.0"),
-        fixed="2.14",
     ),
 )

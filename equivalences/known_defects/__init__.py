@@ -1,0 +1,12 @@
+"""Known defects of PyTorch: data.  Each names the operation, what it really does, and a witness that must still fail.
+
+`as_is` is the operation's rule as the kernel behaves, so that the gate stays sharp beside a defect: an error beyond
+even that is a failure.  An entry whose witness no longer fails is to be deleted (tests/test_known_defects.py says so).
+"""
+
+from __future__ import annotations
+
+from equivalences.known_defects.losses import LOSSES
+from equivalences.known_defects.optimizers import OPTIMIZERS
+
+KNOWN_DEFECTS = (*LOSSES, *OPTIMIZERS)
