@@ -21,6 +21,8 @@ from rich.console import Console
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 PAGES = {  # each a command and a module of `report`
+    "findings": "what PyTorch gets wrong, and what to do instead",
+    "pitfalls": "what looks right and is not, with numbers",
     "special": "what is right at inf, nan, nothing and nonsense",
     "invariance": "what depends on a row's place or on the threads",
 }
