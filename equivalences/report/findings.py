@@ -80,7 +80,7 @@ def _section(finding: Finding) -> Iterator[str]:
             "",
             f"Seen only in torch {', '.join(releases(finding))}: [special values](special_values.md) has the entry.",
         )
-    yield from ("", f"Why: {of.why}.")
+    yield from ("", f"Why: {_plain(of.why)}.")
 
 
 def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
@@ -90,7 +90,7 @@ def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
         yield "how far off", f"{first.got:g} instead of {first.exact:g} ({first.problem.format})"
         yield "who is hurt", of.who
     else:
-        yield "how far off", of.off
+        yield "how far off", _plain(of.off)
         yield "who is hurt", of.hurts
     yield "do instead", f"`{of.instead}`"
     modes = ("eager",) if isinstance(of, Unstable) else of.modes
@@ -102,6 +102,11 @@ def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
         yield "name", f"`{of.name}`"
     if of.link:
         yield "link", _link(of.link)
+
+
+def _plain(text: str) -> str:
+    """Text in which two asterisks are a power, not the beginning of bold letters."""
+    return text.replace("**", r"\*\*")
 
 
 def _link(link: str) -> str:

@@ -43,7 +43,7 @@ def _lines() -> Iterator[str]:
     yield "# Special values"
     yield ""
     yield "Made by `python -m equivalences special` from `equivalences/special_values/`; run by"
-    yield "`tests/test_special_values.py`, eager and (`--mode compiled`) compiled."
+    yield "`tests/test_special_values.py`, eager and (`--mode compiled`) compiled. [Back to the pages](README.md)."
     yield ""
     yield f"{len(SPECIAL_VALUES)} entries, {deviating} of which PyTorch does otherwise (last column)."
     yield "Right is the limit where there is one (0 times what grows without bound is 0 while the factor stays 0), else"
