@@ -13,8 +13,7 @@ import torch
 from equivalences import devices, execute
 from equivalences.formats import FORMATS
 from equivalences.model import Array, Deviation, Form, Gives, Raises, SpecialValue
-
-SHOWN = 16  # numbers in a line; of more the first that differs
+from equivalences.special_values import SHOWN
 
 
 @lru_cache(maxsize=1024)

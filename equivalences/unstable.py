@@ -50,7 +50,7 @@ UNSTABLE = (
         ),
         why="target 0: z - log_sigmoid(z) cancels for negative logits; L(-z, 1), the same number, is right",
         who="losses of confident negatives: 0, where those of equally confident positives are not",
-        instead="F.softplus(z) for target 0, F.softplus(-z) for target 1",
+        instead="F.softplus(z)",
         link=PYTORCH + "195529",
     ),
     Unstable(
@@ -68,7 +68,7 @@ UNSTABLE = (
         ),
         why="target 1: sigmoid(z) - 1 cancels for positive logits; the gradient at (-z, 0), its negative, is right",
         who="confident positives: no gradient, where equally confident negatives still have one",
-        instead="F.softplus(-z) for target 1, F.softplus(z) for target 0",
+        instead="F.softplus(-z)",
         link=PYTORCH + "195677",
     ),
     Unstable(

@@ -20,6 +20,7 @@ LAYERS = (
     ("problems",),
     ("catalogue",),
     ("known_defects", "unstable", "faults", "special_values"),
+    ("findings",),
     ("execute", "invariance"),
     ("judge", "outcomes"),
     ("tally",),

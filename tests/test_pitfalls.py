@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES, PITFALLS
 from equivalences.judge import Measurement
-from equivalences.model import Form, Pitfall, Problem, Raises, Warns
+from equivalences.model import Differs, Form, Pitfall, Problem, Raises, Warns
 from equivalences.problems import strategies
-from equivalences.report import failure
+from equivalences.report import failure, pitfalls
+
+PAGE = Path(__file__).parent.parent / "docs" / "pitfalls.md"
 
 
 def outside(pitfall: Pitfall, problem: Problem, layout: str) -> bool:
@@ -89,3 +92,29 @@ def test_the_bounds_of_a_softmax_before_the_loss_are_met(bound: str, moved: str)
     wrong = Form(identity.reference.code.replace(bound, moved))
     ten = [problem for problem in identity.domain.edges("float32") if problem["z"].shape[1] == 10]
     assert any(met.failed for problem in ten for met in judge.measure(identity, wrong, problem))
+
+
+@pytest.mark.parametrize("pitfall", PITFALLS.values(), ids=PITFALLS)
+def test_the_page_shows_the_mistake(pitfall: Pitfall) -> None:
+    """The small problem of the page is one at which the mistake does what the entry says, to the digits shown."""
+    if not execute.exists(pitfall.mistake):
+        pytest.skip("not in this release")
+    shown = pitfalls.problem(pitfall)
+    assert pitfall.when(shown)
+    right = pitfalls.gives(pitfall, pitfall.of.reference, shown)
+    mistake = pitfalls.gives(pitfall, pitfall.mistake, shown)
+    if isinstance(pitfall.outcome, Raises):
+        assert mistake == f"`{pitfall.outcome.error.__name__}`"
+    elif isinstance(pitfall.outcome, Warns):
+        assert mistake == f"{right}, and a `{pitfall.outcome.category.__name__}`"
+    else:
+        assert isinstance(pitfall.outcome, Differs)
+        assert mistake != right
+
+
+def test_page_is_current() -> None:
+    if not all(execute.exists(pitfall.mistake) for pitfall in PITFALLS.values()):
+        pytest.skip("this release does not have all of them")
+    assert PAGE.read_text(encoding="utf-8") == pitfalls.page(), (
+        "docs/pitfalls.md is out of date: python -m equivalences pitfalls > docs/pitfalls.md"
+    )

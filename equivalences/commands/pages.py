@@ -10,6 +10,8 @@ from rich.console import Console
 from equivalences.commands import Usage
 
 PAGES = {  # each a command and a module of `report`
+    "findings": "what PyTorch gets wrong, and what to do instead",
+    "pitfalls": "what looks right and is not, with numbers",
     "special": "what is right at inf, nan, nothing and nonsense",
     "invariance": "what depends on a row's place or on the threads",
 }

@@ -79,7 +79,7 @@ LOSSES = (
             witness=_equal_rows("bfloat16", 1024, ignored=2),
             why="an ignored row skips the fold of the cascade sum that falls on it: where every second row, or every "
             "16th (the first of each sequence, say), is ignored, the sum is sequential: bfloat16 stops at 256 rows' "
-            "worth of loss, 0.5 instead of 0.693 here, 0.0078 with 65536 rows; float32 is 0.5 % off with 2**20 rows, "
+            "worth of loss, 0.5 instead of 0.693 for 1024 rows, 0.0078 for 65536; float32 is 0.6 % off with 2**20, "
             "every 16th ignored",
             severity=Severity.SERIOUS,
             off="mean 0.0078 instead of 0.693 of 65,536 bfloat16 rows, every 2nd ignored; float32 0.6 % too small with "

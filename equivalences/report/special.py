@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from equivalences import outcomes
 from equivalences.formats import FORMATS
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
 from equivalences.report import markdown
-from equivalences.special_values import SPECIAL_VALUES, masks
+from equivalences.special_values import SHOWN, SPECIAL_VALUES, masks
 
 _FORMATS = tuple(FORMATS)
 
@@ -32,7 +31,7 @@ def outcome(said: Gives | Raises) -> str:
 
 def _number(item: Any) -> str:
     if isinstance(item, np.ndarray):
-        few = 0 < item.size <= outcomes.SHOWN
+        few = 0 < item.size <= SHOWN
         return _number(item.tolist()) if few else f"shape {item.shape}"
     if isinstance(item, list):
         return "[" + ", ".join(map(_number, item)) + "]"
@@ -44,7 +43,7 @@ def _lines() -> Iterator[str]:
     yield "# Special values"
     yield ""
     yield "Made by `python -m equivalences special` from `equivalences/special_values/`; run by"
-    yield "`tests/test_special_values.py`, eager and (`--mode compiled`) compiled."
+    yield "`tests/test_special_values.py`, eager and (`--mode compiled`) compiled. [Back to the pages](README.md)."
     yield ""
     yield f"{len(SPECIAL_VALUES)} entries, {deviating} of which PyTorch does otherwise (last column)."
     yield "Right is the limit where there is one (0 times what grows without bound is 0 while the factor stays 0), else"

@@ -22,3 +22,5 @@ from equivalences.special_values import (
 _MODULES = (softmax, cross_entropy, cross_entropy_options, nll_loss, linear_cross_entropy, binary, distributions, masks)
 
 SPECIAL_VALUES: tuple[SpecialValue, ...] = tuple(entry for module in _MODULES for entry in module.TABLE)
+
+SHOWN = 16  # numbers that are written in a line; of more, the shape or the first that differs
