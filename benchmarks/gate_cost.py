@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.work import Case
-from equivalences import judge
 from equivalences.catalogue import IDENTITIES
 from equivalences.formats import FORMATS
-from equivalences.judge import Measurement
+from equivalences.judging import judge
+from equivalences.judging.judge import Measurement
 from equivalences.model import Form, Problem
 
 SEED = 11

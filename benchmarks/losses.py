@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivalences import execute, judge
 from equivalences.catalogue.binary_options import binary_cross_entropy_reduced
 from equivalences.catalogue.cross_entropy import cross_entropy_reduced
 from equivalences.formats import FORMATS
-from equivalences.judge import Measurement
+from equivalences.judging import judge
+from equivalences.judging.judge import Measurement
 from equivalences.model import Form, Identity, Problem
+from equivalences.running.forms import function
 
 Target = Literal["binary", "index", "probability"]
 
@@ -46,7 +47,7 @@ class Loss:
 
     def function(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The loss as a function of logits and target."""
-        made = execute.function(Form(self.code, label=self.name), ("z", self.item))
+        made = function(Form(self.code, label=self.name), ("z", self.item))
         item = self.item
         return lambda z, target: made(**{"z": z, item: target})
 
@@ -102,9 +103,8 @@ def judged(loss: Loss, logits: Tensor, target: Tensor) -> dict[str, float]:
     for met in judge.measure(loss.identity, form, problem, device=logits.device.type):
         assert isinstance(met, Measurement), f"{loss.name} raised {met.error!r}"
         assert not met.failed, f"{loss.name}: {met.quantity} is outside its allowance"
-        assert bool(np.isfinite(met.own).all()), f"{loss.name}: no allowance here: the logits leave its domain"
-        with np.errstate(divide="ignore", invalid="ignore"):
-            contract = np.nan_to_num(met.error / met.contract, nan=0.0)
+        assert bool(np.isfinite(met.own.bound).all()), f"{loss.name}: no allowance here: the logits leave its domain"
+        contract = met.contract_ratio
         found["error/allowance"] = max(found["error/allowance"], float(np.nan_to_num(met.ratio).max()))
         found["error/contract"] = max(found["error/contract"], float(contract.max()))
     return found

@@ -267,8 +267,8 @@ class KnownDefect:
     `as_is` replaces the operation's rule by what the kernel is known to do, so that the gate stays sharp
     beside the defect: an error beyond even that is a failure.  `witness` must be outside the rule and inside
     `as_is` on every torch version listed in `seen`; where it no longer is, the entry is to be deleted.  `fixed` is the
-    first release without the defect, from which on the entry excuses nothing ("": none so far).  `within` is part of
-    the code of the forms that it concerns, where the operation itself is right ("torch.distributions"; "": every form).
+    first release without the defect, from which on the entry excuses nothing ("": none so far).  `module` is the module
+    of torch that calls the operation, where the operation itself is right ("torch.distributions"; "": any caller).
     For those who meet it: its `severity`, how far `off` a number was measured, whom it `hurts`, what to do `instead`.
     """
 
@@ -290,7 +290,7 @@ class KnownDefect:
     modes: tuple[str, ...] = ("eager", "compiled")
     seen: tuple[str, ...] = ()
     fixed: str = ""
-    within: str = ""
+    module: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from equivalences import devices, execute
+from equivalences import devices
 from equivalences.formats import FORMATS
 from equivalences.model import Array, Deviation, Form, Gives, Raises, SpecialValue
+from equivalences.running.forms import compiled, function, running
 from equivalences.special_values import SHOWN
 
 
@@ -42,9 +43,9 @@ def run(entry: SpecialValue, fmt: str, device: str = "cpu", mode: str = "eager")
     leaf.requires_grad_(leaf.is_floating_point())
     names = tuple(items)
     static = tuple(str(item.shape if isinstance(item, torch.Tensor) else item) for item in items.values())
-    made = execute.function if mode == "eager" else execute.compiled
+    made = function if mode == "eager" else compiled
     try:
-        with execute.running(mode):
+        with running(mode):
             value = made(form(entry.call), names, (fmt, device, *static))(**items)
             gradient = None
             if value.requires_grad:

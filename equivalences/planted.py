@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from equivalences import execute, judge, outcomes, sweep
-from equivalences.judge import OUTSIDE, Crash, Judgement
+from equivalences import outcomes, sweep
+from equivalences.judging import judge
+from equivalences.judging.facts import OUTSIDE
+from equivalences.judging.judge import Crash, Judgement
 from equivalences.model import Fault, Form, Identity, Problem, SpecialFault, SpecialValue
+from equivalences.running.forms import exists, function
 from equivalences.special_values import SPECIAL_VALUES
 
 EXAMPLES = 25  # drawn problems beside the edge problems: what a cell gets in the ci profile
@@ -71,12 +74,12 @@ def _hidden(sound: Form, broken: Form, wrt: tuple[str, ...]) -> Callable[..., An
             tensors = {name: item.detach() for name, item in items.items() if isinstance(item, Tensor)}
             leaves = [tensors[name].requires_grad_() for name in wrt]
             before = {name: tensor.clone() for name, tensor in tensors.items()}
-            state = {"leaves": leaves, "broken": execute.function(broken, names)(**plain | tensors)}
+            state = {"leaves": leaves, "broken": function(broken, names)(**plain | tensors)}
             for name, tensor in before.items():  # what was written in place is the sound code's again
                 if not torch.equal(tensor, items[name]):
                     items[name].data.copy_(tensor)
         entered = {name: enter(items[name], number, state) for number, name in enumerate(wrt)}
-        return leave(execute.function(sound, names)(**items | entered), state)
+        return leave(function(sound, names)(**items | entered), state)
 
     return form
 
@@ -117,7 +120,7 @@ def refuted(fault: Fault, fmt: str, examples: int = EXAMPLES, seed: int = 0) -> 
     for number, met in judgements(fault.of, planted(fault), fmt, examples, seed):
         if isinstance(met, Crash):
             return {"crash": number}
-        if bool((met.verdict == OUTSIDE).any()):
+        if bool((met.own.fact == OUTSIDE).any()):
             found.setdefault(met.quantity.partition(" ")[0], number)
             if set(fault.breaks) <= set(found):
                 break
@@ -127,7 +130,7 @@ def refuted(fault: Fault, fmt: str, examples: int = EXAMPLES, seed: int = 0) -> 
 def entries(fault: SpecialFault) -> list[SpecialValue]:
     """The entries of the table of special values that a fault is shown to, on this torch."""
     there = [entry for entry in SPECIAL_VALUES if entry.call == fault.call]
-    return [entry for entry in there if execute.exists(Form(entry.call, needs=entry.needs))]
+    return [entry for entry in there if exists(Form(entry.call, needs=entry.needs))]
 
 
 def refusing(fault: SpecialFault, fmt: str) -> list[SpecialValue]:

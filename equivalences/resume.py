@@ -20,14 +20,16 @@ import numpy as np
 from msgspec import Meta
 
 import equivalences
-from equivalences import files, tally
+from equivalences import files
 from equivalences.catalogue import IDENTITIES
+from equivalences.judging import tally
+from equivalences.judging.facts import Fact
+from equivalences.judging.tally import Tally
 from equivalences.model import Problem
 from equivalences.report.environment import environment
 from equivalences.sweep import Unit
-from equivalences.tally import Tally
 
-TITLE = b"units judged by equivalences, 2\n"
+TITLE = b"units judged by equivalences, 3\n"
 HALF = re.compile(rb"[0-9a-f]{0,8}|[0-9a-f]{8} (\{.*)?")  # how a record begins
 
 Whole = Annotated[int, Meta(ge=0)]
@@ -81,12 +83,13 @@ class Met(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Cell(msgspec.Struct, forbid_unknown_fields=True):
-    """What was seen of a form in a region; the counts are those of `tally.COUNTS`."""
+    """What was seen of a form in a region; `facts` are those of `tally.Cell`, one row after the other."""
 
     form: str
     quantity: str
     region: str
-    counts: Annotated[list[Whole], Meta(min_length=len(tally.COUNTS), max_length=len(tally.COUNTS))]
+    facts: Annotated[list[Whole], Meta(min_length=len(Fact) ** 2, max_length=len(Fact) ** 2)]
+    informative: Whole
     ratio: float
     contract_ratio: float
 
@@ -142,7 +145,7 @@ def _record(unit: Unit, t: Tally) -> Record:
         problems=t.problems,
         numbers=t.numbers,
         cells=[
-            Cell(*key, [getattr(cell, name) for name in tally.COUNTS], cell.ratio, cell.contract_ratio)
+            Cell(*key, cell.facts.ravel().tolist(), cell.informative, cell.ratio, cell.contract_ratio)
             for key, cell in t.cells.items()
         ],
         worst={
@@ -181,10 +184,8 @@ def _unit(stored: Record) -> tuple[Unit, Tally]:
 
 
 def _cell(stored: Cell) -> tally.Cell:
-    cell = tally.Cell(ratio=stored.ratio, contract_ratio=stored.contract_ratio)
-    for name, count in zip(tally.COUNTS, stored.counts, strict=True):
-        setattr(cell, name, count)
-    return cell
+    facts = np.array(stored.facts, dtype=np.int64).reshape(len(Fact), len(Fact))
+    return tally.Cell(facts, stored.informative, stored.ratio, stored.contract_ratio)
 
 
 def line(content: bytes) -> bytes:

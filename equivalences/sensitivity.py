@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equivalences import judge, sweep
+from equivalences import sweep
 from equivalences.formats import FORMATS
-from equivalences.judge import INSIDE, Measurement
+from equivalences.judging import judge
+from equivalences.judging.facts import INSIDE
+from equivalences.judging.judge import Measurement
 from equivalences.model import Array, Form, Identity
 
 STEPS = 24  # halvings, of the exponent: k is known to a part in 2**17 and printed to two digits
@@ -61,11 +63,11 @@ def _thresholds(m: Measurement) -> Array:
 
     def noticed(k: Array) -> Array:
         with np.errstate(all="ignore"):
-            up, down = (enclosure.decide(m.got * (1 + sign * k * u), m.own)[1] for sign in (1, -1))
+            up, down = (enclosure.decide(m.got * (1 + sign * k * u), m.own.bound)[1] for sign in (1, -1))
         return np.asarray(up & down)
 
     low, high = np.full(m.got.shape, np.log2(LEAST)), np.full(m.got.shape, np.log2(MOST))
-    ever = noticed(np.exp2(high)) & (m.verdict == INSIDE)
+    ever = noticed(np.exp2(high)) & (m.own.fact == INSIDE)
     for _ in range(STEPS):
         middle = (low + high) / 2
         outside = noticed(np.exp2(middle))

@@ -28,13 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
-from equivalences.judge import Crash, Judgement
+from equivalences.judging import judge
+from equivalences.judging.judge import Crash, Judgement
+from equivalences.judging.tally import Tally
 from equivalences.model import Form, Identity, Problem
 from equivalences.problems import options
 from equivalences.problems.draw import sample
-from equivalences.tally import Tally
+from equivalences.running.execute import Place
+from equivalences.running.layouts import applies
 
 BATCH = 50  # drawn problems a unit
 EXAMPLES = {"eager": 10, "compiled": 4}  # drawn problems of an identity in a format, unless told otherwise
@@ -46,7 +48,7 @@ OPTION_SETS = 4  # that compiled code is built for
 
 def layouts(identity: Identity, problem: Problem, mode: str) -> tuple[str, ...]:
     """The layouts in which a problem is judged."""
-    found = tuple(name for name in judge.layouts(identity) if execute.applies(identity, problem, name))
+    found = tuple(name for name in judge.layouts(identity) if applies(identity, problem, name))
     return found if mode == "eager" else found[:1]
 
 
@@ -125,7 +127,7 @@ def judged(tally: Tally, problem: Problem, wanted: Sequence[str], device: str, m
             met += list(judge.judge(identity, problem, layout=layout, device=device, mode=mode))
         except Exception as error:
             said = RuntimeError(f"the oracle, not the form: {type(error).__name__}: {error}")
-            met.append(Crash(identity, identity.reference, problem, layout, device, mode, error=said))
+            met.append(Crash(identity, identity.reference, problem, Place(layout, device, mode), error=said))
     for judgement in met:
         tally.add(judgement)
     tally.problems += 1

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from equivalences import execute, judge
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
 from equivalences.formats import FORMATS
+from equivalences.judging import judge
 from equivalences.model import Identity
+from equivalences.running import execute
+from equivalences.running.forms import function
 
 FAMILIES = ("softmax", "cross_entropy", "cross_entropy_options", "sigmoid", "binary", "binary_options", "two_columns")
 LOSSES = [i for i in IDENTITIES.values() if FAMILY_OF[i.name] in FAMILIES and i.wrt and not i.bitwise]
@@ -31,7 +33,7 @@ def test_backward_leaves_the_graph_as_it_was(loss: Identity, fmt: str) -> None:
         items = execute.arguments(loss, problem, layout)
         upstream = items.pop("g")
         inputs = [items[name].requires_grad_() for name in loss.wrt]
-        call = execute.function(form, tuple(items))
+        call = function(form, tuple(items))
         value = call(**items)
         first = torch.autograd.grad(value, inputs, upstream.to(value.dtype), retain_graph=True)
         second = torch.autograd.grad(value, inputs, upstream.to(value.dtype))

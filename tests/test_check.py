@@ -12,13 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equivalences import check, execute
+from equivalences import check
 from equivalences.choices import Unknown
 from equivalences.formats import FORMATS
-from equivalences.model import Problem
+from equivalences.judging.contract import contract
+from equivalences.model import MODES, Problem
 from equivalences.own import run
 from equivalences.own.losses import LOSSES, WrongCall
 from equivalences.own.report import CheckFailed, Report
+from equivalences.running import execute
+from equivalences.running.execute import Place
 
 SHORT: dict[str, Any] = {"formats": ("float32", "bfloat16"), "examples": 0}
 BRIEF: dict[str, Any] = {"formats": ("float32",), "layouts": ("contiguous",), "examples": 0}
@@ -142,11 +145,11 @@ def test_compiled_code_is_what_is_judged(monkeypatch: pytest.MonkeyPatch) -> Non
 
     torch._dynamo.reset()
     counters.clear()
-    held, contract = set(), run.contract
+    held, granted = set(), contract
 
     def seen(*args: Any) -> Any:
-        held.add(args[-1])
-        return contract(*args)
+        held.add(args[-1].mode)
+        return granted(*args)
 
     monkeypatch.setattr("equivalences.own.verdict.contract", seen)
     fn = torch.compile(by_log_softmax, backend="aot_eager")
@@ -162,7 +165,7 @@ def test_a_compiled_sum_may_be_added_up_in_the_order_of_the_compiler() -> None:
     few = case.identity.domain.edges("float32")[4]
     order = np.arange(3000) % len(few["z"])
     problem = Problem("float32", {**few.items, "z": few["z"][order], "y": few["y"][order]})
-    eager, compiled = (run.contract(case.identity, problem, "contiguous", "cpu", mode) for mode in execute.MODES)
+    eager, compiled = (contract(case.identity, problem, Place(mode=mode)) for mode in MODES)
     assert (compiled["value"] > eager["value"]).all()
 
 
@@ -183,7 +186,7 @@ def test_a_gradient_that_is_stored_and_scaled_is_granted_one_rounding_more() -> 
     wider = 0
     for problem in case.identity.domain.edges("float16"):
         alone = execute.run(case.identity, case.identity.reference, problem).bound
-        granted = run.contract(case.identity, problem, "contiguous", "cpu")
+        granted = contract(case.identity, problem, Place())
         assert np.array_equal(granted["value"], alone["value"])
         assert (granted["gradient z"] >= alone["gradient z"]).all()
         wider += int((granted["gradient z"] > alone["gradient z"]).sum())
@@ -267,7 +270,7 @@ def test_defects_of_pytorch_are_not_blamed_on_the_user(monkeypatch: pytest.Monke
     assert report.ok
     assert [d.name for d in report.defects] == ["log_softmax-16bit-sum"]
     assert "log_softmax-16bit-sum" in str(report)
-    monkeypatch.setattr("equivalences.judge.KNOWN_DEFECTS", ())
+    monkeypatch.setattr("equivalences.judging.known.KNOWN_DEFECTS", ())
     assert check(by_log_softmax, **asked).failures() == ("wrong",)
 
 
@@ -406,7 +409,7 @@ def test_without_gradients_other_code_may_round_otherwise() -> None:
     (case,) = LOSSES["cross_entropy"].cases((), "mean", ("contiguous",))
     form, expected = case.form(loss, "loss"), run.Expected()
     edges = case.identity.domain.edges("float32")
-    assert any(run.ran(case.identity, form, x, "contiguous", "cpu", expected).without is not None for x in edges)
+    assert any(run.ran(case.identity, form, x, Place(), expected).without is not None for x in edges)
     assert check(loss, **BRIEF).ok
 
 

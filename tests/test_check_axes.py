@@ -17,6 +17,7 @@ from equivalences.own.problems import FEW, MANY
 from equivalences.own.run import Expected, ran
 from equivalences.own.special import asked
 from equivalences.problems import wide
+from equivalences.running.execute import Place
 
 SHORT: dict[str, Any] = {"formats": ("float32",), "examples": 0}
 PLAIN: dict[str, Any] = {**SHORT, "layouts": ("contiguous",)}
@@ -185,9 +186,7 @@ def test_masks_are_asked_for_in_every_shape(fmt: str, shape: tuple[int, int] | N
         form = case.form(partial(masked_online, guarded=guarded), "masked_online")
         wrong = set()
         for each in asked(case, fmt, "eager", shape, many_classes=False):
-            if each.entry.rows and each.differs(
-                ran(case.identity, form, each.problem, "contiguous", "cpu", Expected())
-            ):
+            if each.entry.rows and each.differs(ran(case.identity, form, each.problem, Place(), Expected())):
                 wrong |= {each.entry.why}
         assert wrong == (set() if guarded else {"as without the masked classes", "limit"})
 

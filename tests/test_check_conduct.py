@@ -19,12 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from equivalences import check, execute
+from equivalences import check
 from equivalences.catalogue import IDENTITIES
+from equivalences.model import MODES
 from equivalences.own import problems, state
 from equivalences.own.losses import LOSSES
 from equivalences.own.report import CheckFailed
 from equivalences.own.special import asked
+from equivalences.running.forms import NAMES, exists, function_source
 
 BRIEF: dict[str, Any] = {"formats": ("float32",), "layouts": ("contiguous",), "examples": 0}
 ONE: dict[str, Any] = {**BRIEF, "shape": (42, 3)}
@@ -358,7 +360,7 @@ def test_shrinking_ends_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_entry_of_the_special_values_needs_more_names_than_there_are() -> None:
     for loss in LOSSES.values():
         for case in loss.cases(loss.supports, ("none", "mean", "sum"), loss.layouts):
-            for mode in execute.MODES:
+            for mode in MODES:
                 assert list(asked(case, "float32", mode))
 
 
@@ -369,12 +371,12 @@ def as_function(name: str) -> Callable[..., Any]:
         return identity.reference.code
     items = {**identity.domain.axes, **identity.domain.edges("float32")[0].items, "dim": ""}
     names = tuple(each for each in items if each != "g" or not identity.wrt)
-    space: dict[str, Any] = dict(execute._NAMES)
-    used = compile(execute.function_source(identity.reference, names), "<reference>", "exec")
+    space: dict[str, Any] = dict(NAMES)
+    used = compile(function_source(identity.reference, names), "<reference>", "exec")
     exec(used, space)
     code = space["form"].__code__
     taken = tuple(each for each in names if each in _read(code))
-    exec(compile(execute.function_source(identity.reference, taken), "<reference>", "exec"), space)
+    exec(compile(function_source(identity.reference, taken), "<reference>", "exec"), space)
     function: Callable[..., Any] = space["form"]
     return function
 
@@ -394,7 +396,7 @@ def _read(code: Any) -> set[str]:
 @pytest.mark.usefixtures("few")
 def test_the_reference_of_every_identity_is_right(name: str) -> None:
     identity = IDENTITIES[name]
-    if not execute.exists(identity.reference):
+    if not exists(identity.reference):
         pytest.skip(f"this torch has no {identity.reference.needs}, or means something else by it")
     fmt = "float32" if "float32" in identity.formats else identity.formats[0]
     reduction = "none" if name in LOSSES else "mean"

@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 import equivalences
-from equivalences import devices, entries, judge, schema, sweep
+from equivalences import devices, entries, schema, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, IDENTITIES, PITFALLS
+from equivalences.judging import judge
+from equivalences.judging.tally import Tally
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form
 from equivalences.problems import regions
 from equivalences.report import formula
-from equivalences.tally import Tally
 from equivalences.unstable import UNSTABLE
 
 TINY = ("verify", "--identity", "logsumexp", "--format", "float32", "--examples", "1", "--jobs", "1")

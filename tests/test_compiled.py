@@ -12,13 +12,16 @@ import pytest
 import torch
 from test_known_defects import skip_unless_seen
 
-from equivalences import execute, judge, outcomes, sweep
+from equivalences import outcomes, sweep
 from equivalences.catalogue import IDENTITIES
-from equivalences.judge import Crash, Measurement
+from equivalences.judging import judge, witness
+from equivalences.judging.judge import Crash, Measurement
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form, Identity, Problem
 from equivalences.problems.rows import some_rows
 from equivalences.report import failure
+from equivalences.running import execute
+from equivalences.running.forms import function, running, torch_version
 from equivalences.special_values import SPECIAL_VALUES
 
 
@@ -54,12 +57,12 @@ def test_large_sums_are_held_to_the_order_of_the_compiler() -> None:
     assert not value.failed, failure.text(value)
     eager = judge.measure(identity, form, value.problem, layout=value.layout)[0]
     assert isinstance(eager, Measurement)
-    assert eager.own < value.error <= value.own < 0.01 * value.exact
+    assert eager.own.bound < value.error <= value.own.bound < 0.01 * value.exact
 
 
 def test_eager_code_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)  # whoever compiled here before
-    with execute.running("compiled"):
+    with running("compiled"):
         torch.compile(lambda: None, backend="eager")
         assert not torch.distributions.Distribution._validate_args
     assert torch.distributions.Distribution._validate_args, "torch.compile switched validation off, and it stayed off"
@@ -68,13 +71,13 @@ def test_eager_code_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_defect_of_compiled_code_alone() -> None:
     defect = next(defect for defect in KNOWN_DEFECTS if defect.modes == ("compiled",))
     skip_unless_seen(defect, "cpu", "compiled")
-    assert judge.still_defective(defect), f"fixed: delete {defect.name} from equivalences/known_defects/"
+    assert witness.still_defective(defect), f"fixed: delete {defect.name} from equivalences/known_defects/"
 
 
 def test_special_value_of_compiled_code_alone() -> None:
     entry = next(entry for entry in SPECIAL_VALUES if any(d.modes == ("compiled",) for d in entry.deviations))
     fmt = entry.deviations[0].formats[0]
-    assert not outcomes.broken(entry, fmt, "cpu", "compiled", execute.torch_version())
+    assert not outcomes.broken(entry, fmt, "cpu", "compiled", torch_version())
 
 
 # --- the gate can fail: forms that are wrong only where they are compiled -------------------------------------------
@@ -85,7 +88,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled code is traced, and run without inductor: fast, and the same to whoever asks `is_compiling`."""
 
     def compiled(form: Form, names: tuple[str, ...], variant: tuple[str, ...]) -> Any:
-        return torch.compile(execute.function(form, names, ("traced", *variant)), backend="eager", dynamic=False)
+        return torch.compile(function(form, names, ("traced", *variant)), backend="eager", dynamic=False)
 
     monkeypatch.setattr(execute, "compiled", compiled)
 

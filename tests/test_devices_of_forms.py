@@ -8,9 +8,11 @@ import warnings
 import pytest
 from torch import Tensor
 
-from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
+from equivalences.judging import judge
 from equivalences.model import Form, Identity
+from equivalences.running import execute
+from equivalences.running.forms import exists, function
 
 MIXED = re.compile(r"same device|expected device|different from other tensors|on device", re.IGNORECASE)
 
@@ -27,7 +29,7 @@ def mixed(identity: Identity, form: Form) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            out: Tensor = execute.function(form, tuple(items))(**items)
+            out: Tensor = function(form, tuple(items))(**items)
     except Exception as error:
         return str(error) if MIXED.search(str(error)) else ""
     on_device = any(isinstance(item, Tensor) for item in items.values())
@@ -36,7 +38,7 @@ def mixed(identity: Identity, form: Form) -> str:
 
 @pytest.mark.parametrize("identity", IDENTITIES.values(), ids=IDENTITIES)
 def test_forms_stay_on_the_device_of_their_inputs(identity: Identity) -> None:
-    found = {form.label: mixed(identity, form) for form in identity.forms if execute.exists(form)}
+    found = {form.label: mixed(identity, form) for form in identity.forms if exists(form)}
     assert not any(found.values()), {label: said for label, said in found.items() if said}
 
 

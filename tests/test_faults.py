@@ -20,15 +20,17 @@ import pytest
 import test_gate
 import torch
 
-from equivalences import execute, judge, outcomes, peers, planted, sensitivity, sweep
+from equivalences import outcomes, peers, planted, sensitivity, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
 from equivalences.faults import FAULTS, SPECIAL_FAULTS
 from equivalences.formats import FORMATS
+from equivalences.judging import judge
 from equivalences.model import Fault, SpecialFault, SpecialValue
 from equivalences.peers import opinfo
 from equivalences.report import markdown
 from equivalences.report import planted as pages
+from equivalences.running.forms import exists, torch_version
 from equivalences.special_values import SPECIAL_VALUES
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -88,7 +90,7 @@ def test_entries_are_complete() -> None:
         assert fault.breaks, name
         assert set(fault.breaks) <= {"value", "gradient"}, name
         assert "gradient" not in fault.breaks or fault.of.wrt, name
-        assert execute.exists(fault.broken), name
+        assert exists(fault.broken), name
 
 
 @pytest.mark.parametrize("fault", SPECIAL_FAULTS, ids=lambda fault: f"{fault.name}: {fault.call}")
@@ -99,9 +101,9 @@ def test_fault_at_special_values(fault: SpecialFault) -> None:
         refusing = planted.refusing(fault, fmt)
         assert refusing, fmt
         for entry in refusing:  # and so says the test of the table
-            assert not outcomes.broken(entry, fmt, "cpu", "eager", execute.torch_version())
+            assert not outcomes.broken(entry, fmt, "cpu", "eager", torch_version())
             broken = replace(entry, call=fault.broken)
-            assert outcomes.broken(broken, fmt, "cpu", "eager", execute.torch_version())
+            assert outcomes.broken(broken, fmt, "cpu", "eager", torch_version())
         assert not sound_but_refused(fault.call, fmt)
 
 
@@ -126,7 +128,7 @@ def lines(page: str) -> list[str]:
 
 
 def same_version(page: str) -> None:
-    if f"torch {execute.torch_version()} " not in "\n".join(lines(page)[:8]):
+    if f"torch {torch_version()} " not in "\n".join(lines(page)[:8]):
         pytest.skip(f"measured with another torch: `{pages.COMMAND}` measures with this one")
 
 

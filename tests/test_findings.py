@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from equivalences import execute
 from equivalences.findings import FINDINGS
 from equivalences.findings.finding import Finding
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import KnownDefect, Unstable
 from equivalences.report import findings
+from equivalences.running.forms import torch_version
 from equivalences.unstable import UNSTABLE
 
 PAGE = Path(__file__).parent.parent / "docs" / "findings.md"
@@ -36,7 +36,7 @@ def there(mode: str) -> list[Finding]:
     """The findings with a program that this release and mode have."""
     compiled = [finding for finding in FINDINGS if "torch.compile(" in finding.example]
     found = compiled if mode == "compiled" else [finding for finding in FINDINGS if finding not in compiled]
-    return [each for each in found if each.example and execute.torch_version() in findings.releases(each)]
+    return [each for each in found if each.example and torch_version() in findings.releases(each)]
 
 
 def printed(programs: dict[str, str]) -> dict[str, str]:
@@ -53,7 +53,7 @@ def printed(programs: dict[str, str]) -> dict[str, str]:
 def test_programs_print_what_the_page_says(mode: str) -> None:
     shown = there(mode)
     if not shown:
-        pytest.skip(f"no finding was seen in torch {execute.torch_version()}")
+        pytest.skip(f"no finding was seen in torch {torch_version()}")
     # Compiled code leaves traces in its process (two of the findings are about that): one process for each.
     batches = [[each] for each in shown] if mode == "compiled" else [shown]
     for batch in batches:

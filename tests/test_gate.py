@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from equivalences import sweep
 from equivalences.catalogue import IDENTITIES
-from equivalences.judge import Judgement
+from equivalences.judging.judge import Judgement
+from equivalences.judging.tally import Tally
 from equivalences.model import Form, Identity, Problem
 from equivalences.problems import strategies
 from equivalences.report import failure
-from equivalences.tally import Tally
 
 CI = hypothesis.settings.get_profile("ci")
 

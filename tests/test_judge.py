@@ -12,14 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivalences import exact, execute, judge, sweep
+from equivalences import exact, sweep
 from equivalences.catalogue import IDENTITIES
 from equivalences.enclosure import Enclosure
-from equivalences.judge import INSIDE, KNOWN, OUTSIDE, UNDECIDED, Crash, Measurement
+from equivalences.judging import judge, known
+from equivalences.judging.facts import EXCUSED, INSIDE, OUTSIDE, UNDECIDED
+from equivalences.judging.judge import Crash, Measurement
+from equivalences.judging.tally import Tally
+from equivalences.judging.trial import Trial
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form, Identity, KnownDefect, Problem
 from equivalences.rounding import RULES, Call, Shadow, Tracker, Untracked
-from equivalences.tally import Tally
+from equivalences.running import execute
 
 # identity, what is wrong, the wrong form.  Wrong by little: the judge must not need a disaster.
 FAULTS = (
@@ -58,7 +62,7 @@ FAULTS = (
 def outside(identity: Identity, form: Form, problem: Problem) -> bool:
     met = judge.measure(identity, form, problem)
     assert all(isinstance(m, Measurement) for m in met), met
-    return any(isinstance(m, Measurement) and bool((m.verdict == OUTSIDE).any()) for m in met)
+    return any(isinstance(m, Measurement) and bool((m.own.fact == OUTSIDE).any()) for m in met)
 
 
 @pytest.mark.parametrize(("name", "what", "code"), FAULTS, ids=[f"{name}-{what}" for name, what, _ in FAULTS])
@@ -107,7 +111,7 @@ def test_a_number_that_is_nan_is_outside() -> None:
     problem = Problem("float32", {"z": np.array([[1.0, 2.0]]), "g": np.array([[1.0, 0.5]])})
     (value, gradient) = judge.measure(IDENTITIES["softmax"], form, problem)
     assert isinstance(value, Measurement)
-    assert value.verdict.tolist()[0][0] == OUTSIDE
+    assert value.own.fact.tolist()[0][0] == OUTSIDE
     assert not gradient.failed
 
 
@@ -145,7 +149,7 @@ def test_what_cannot_be_decided_never_passes() -> None:
     problem = Problem("float64", {"z": np.array([[1.0, 2.0]]), "g": np.array([1.0])})
     value = judge.measure(unknown, identity.reference, problem)[0]
     assert isinstance(value, Measurement)
-    assert value.verdict.tolist() == [UNDECIDED]
+    assert value.own.fact.tolist() == [UNDECIDED]
     assert value.failed
 
 
@@ -181,7 +185,7 @@ def test_a_known_defect_excuses_no_more_than_it_says() -> None:
     problem = Problem("bfloat16", {"z": np.array([[0.0, -6.0]]), "g": np.array([[1.0, 0.5]])})
     value = judge.measure(identity, identity.reference, problem)[0]
     assert isinstance(value, Measurement)
-    assert (value.verdict == KNOWN).any()
+    assert (value.own.fact == EXCUSED).any()
     assert value.defects == ("log_softmax-16bit-sum",)
     assert not value.failed
     assert outside(identity, Form("F.log_softmax(z, dim) * 1.0625"), problem)
@@ -190,11 +194,11 @@ def test_a_known_defect_excuses_no_more_than_it_says() -> None:
 @pytest.mark.parametrize(
     ("off", "verdicts", "met"),
     [
-        ((3, 0, 0, 0), [KNOWN, INSIDE, INSIDE, INSIDE], ("wide exp",)),
-        ((0, 3, 0, 0), [INSIDE, KNOWN, INSIDE, INSIDE], ("wide tanh",)),
-        ((3, 3, 0, 0), [KNOWN, KNOWN, INSIDE, INSIDE], ("wide exp", "wide tanh")),
-        ((0, 0, 3, 0), [INSIDE, INSIDE, KNOWN, INSIDE], ("wide exp", "wide tanh")),  # takes both of them
-        ((3, 0, 0, 3), [KNOWN, INSIDE, INSIDE, OUTSIDE], ("wide exp",)),
+        ((3, 0, 0, 0), [EXCUSED, INSIDE, INSIDE, INSIDE], ("wide exp",)),
+        ((0, 3, 0, 0), [INSIDE, EXCUSED, INSIDE, INSIDE], ("wide tanh",)),
+        ((3, 3, 0, 0), [EXCUSED, EXCUSED, INSIDE, INSIDE], ("wide exp", "wide tanh")),
+        ((0, 0, 3, 0), [INSIDE, INSIDE, EXCUSED, INSIDE], ("wide exp", "wide tanh")),  # takes both of them
+        ((3, 0, 0, 3), [EXCUSED, INSIDE, INSIDE, OUTSIDE], ("wide exp",)),
     ],
 )
 def test_a_known_defect_is_met_where_it_explains_a_number(
@@ -211,14 +215,15 @@ def test_a_known_defect_is_met_where_it_explains_a_number(
 
     entries = entry("exp", [4, 0, 2, 0]), entry("cos", [9, 9, 9, 9]), entry("tanh", [0, 4, 2, 0])
     other = replace(entry("exp", [0, 0, 0, 1]), name="other exp")  # a second one of an operation hides neither
-    monkeypatch.setattr(judge, "KNOWN_DEFECTS", (*entries, other))
+    monkeypatch.setattr(known, "KNOWN_DEFECTS", (*entries, other))
     identity, form = IDENTITIES["sigmoid"], Form("torch.exp(z) + torch.tanh(z)")
     problem = Problem("float64", {"z": np.zeros(4), "g": np.ones(4)})
     run = execute.run(identity, form, problem)
     exactly = Enclosure(np.ones(4), np.zeros(4), np.zeros(4))
     got = 1.0 + np.array(off)
-    beyond = np.where(np.array(off) > 0, OUTSIDE, INSIDE)
-    found = judge.excused(judge.Trial(identity, form, problem), run, "value", exactly, got, beyond)
+    beyond = np.array(off) > 0
+    fact = np.where(beyond, OUTSIDE, INSIDE)
+    found = known.excused(Trial(identity, form, problem), run, "value", exactly, got, beyond, fact)
     assert (found[0].tolist(), found[1]) == (verdicts, met)
 
 

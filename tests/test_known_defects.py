@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import pytest
 
-from equivalences import execute, judge, sweep
+from equivalences import sweep
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
+from equivalences.judging import judge, witness
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import KnownDefect, Severity
+from equivalences.running.forms import torch_version
 
 
 def skip_unless_seen(defect: KnownDefect, device: str, mode: str) -> None:
     """Skips, with the reason, what this torch, device and mode are not said to have."""
-    version = execute.torch_version()
+    version = torch_version()
     if device not in defect.devices:
         pytest.skip(f"a defect on {', '.join(defect.devices)}: choose with --device")
     if version not in defect.seen:
@@ -30,7 +32,7 @@ def skip_unless_seen(defect: KnownDefect, device: str, mode: str) -> None:
 @pytest.mark.parametrize("defect", KNOWN_DEFECTS, ids=lambda defect: defect.name)
 def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> None:
     skip_unless_seen(defect, device, mode)
-    assert judge.still_defective(defect, device), (
+    assert witness.still_defective(defect, device), (
         f"fixed: delete this entry ({defect.name} in equivalences/known_defects/): "
         f"its witness is no longer outside the rule of aten::{defect.operation} and inside `as_is`"
     )

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from equivalences import execute, judge, oracle
+from equivalences import oracle
 from equivalences.catalogue import IDENTITIES
 from equivalences.formats import FORMATS, truncate
-from equivalences.judge import Measurement
+from equivalences.judging import judge
+from equivalences.judging.judge import Measurement
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Array, Identity, Problem
 from equivalences.rounding import Call, Shadow, assumptions
 from equivalences.rounding.rules.reductions import summed
 from equivalences.rounding.shadows import Shadows
+from equivalences.running import execute
+from equivalences.running.forms import function, torch_version
 
 CLASSES = IDENTITIES["cross_entropy_large_batch"]
 SCALARS = IDENTITIES["binary_cross_entropy_large_batch"]
@@ -64,7 +67,7 @@ def test_a_million_rows_of_which_every_sixteenth_is_ignored() -> None:
     assert not value.failed
     assert not gradient.failed
     defect = next(defect for defect in KNOWN_DEFECTS if defect.name == "nll_loss-skipped-folds")
-    if execute.torch_version() in defect.seen:
+    if torch_version() in defect.seen:
         assert value.defects == (defect.name,)
         assert 0.006 < value.error / value.exact < 0.007  # README: 0.6 % off
 
@@ -83,7 +86,7 @@ def test_class_weights_beyond_float16_meet_the_known_defect(name: str) -> None:
         assert isinstance(met, Measurement)
         assert not met.failed
         assert np.isfinite(met.exact).all()
-        if execute.torch_version() in defect.seen:
+        if torch_version() in defect.seen:
             assert met.defects == (name,)
             assert not met.got.any()
 
@@ -121,7 +124,7 @@ def test_thirty_million_rows(loss: Identity) -> None:
     for name in few:
         items[name] = items[name].repeat(times, *(1,) * (items[name].dim() - 1))
     z = items["z"].requires_grad_()
-    value = execute.function(FORM[loss], tuple(items))(**items)
+    value = function(FORM[loss], tuple(items))(**items)
     (gradient,) = torch.autograd.grad(value, z)
     copies = gradient.reshape(times, *few["z"].shape)
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
-from equivalences.execute import LAYOUTS
 from equivalences.formats import FORMATS, truncate
-from equivalences.judge import Crash
+from equivalences.judging import judge
+from equivalences.judging.judge import Crash
 from equivalences.model import Identity, Problem
+from equivalences.running import execute
+from equivalences.running.layouts import LAYOUTS, applies
 
 SIZES = range(1, 68)
 
@@ -45,7 +46,7 @@ def test_sizes(name: str, layout: str) -> None:
             continue
         for rows, columns in [(1, size)] if layout == "unbatched" else [(4, size), (size, 3)]:
             given = problem(name, fmt, rows, columns, equal=layout == "expanded")
-            if execute.applies(identity, given, layout):
+            if applies(identity, given, layout):
                 met = judge.measure(identity, form, given, layout=layout)
                 assert not any(each.failed for each in met), (size, rows, columns, fmt)
                 assert not any(isinstance(each, Crash) for each in met)

@@ -11,12 +11,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES, PITFALLS
-from equivalences.judge import Measurement
+from equivalences.judging import judge
+from equivalences.judging.judge import Measurement
 from equivalences.model import Differs, Form, Pitfall, Problem, Raises, Warns
 from equivalences.problems import strategies
 from equivalences.report import failure, pitfalls
+from equivalences.running import execute
+from equivalences.running.execute import Place
+from equivalences.running.forms import exists, torch_version
+from equivalences.running.layouts import applies
 
 PAGE = Path(__file__).parent.parent / "docs" / "pitfalls.md"
 
@@ -32,17 +36,17 @@ def outside(pitfall: Pitfall, problem: Problem, layout: str) -> bool:
 @pytest.mark.parametrize("pitfall", PITFALLS.values(), ids=PITFALLS)
 def test_pitfall(pitfall: Pitfall) -> None:
     of, mistake, outcome = pitfall.of, pitfall.mistake, pitfall.outcome
-    if not execute.exists(mistake):
+    if not exists(mistake):
         pytest.skip(f"this torch has no torch.{mistake.needs}")
     layout = (mistake.layouts or judge.layouts(of))[0]
-    if not execute.exists(mistake):
-        pytest.skip(f"torch {execute.torch_version()} lacks what the mistake needs, or no longer takes it for one")
+    if not exists(mistake):
+        pytest.skip(f"torch {torch_version()} lacks what the mistake needs, or no longer takes it for one")
     formats = mistake.formats or of.formats
     seen = 0
 
     def show(problem: Problem) -> None:
         nonlocal seen
-        if not execute.applies(of, problem, layout):
+        if not applies(of, problem, layout):
             return
         if not pitfall.when(problem):
             if not isinstance(outcome, Raises):
@@ -50,7 +54,7 @@ def test_pitfall(pitfall: Pitfall) -> None:
         elif isinstance(outcome, Raises):
             seen += 1
             with pytest.raises(outcome.error, match=outcome.match):
-                execute.run(of, mistake, problem, layout=layout, track=False)
+                execute.run(of, mistake, problem, Place(layout), follow=None)
         elif isinstance(outcome, Warns):
             seen += 1
             with pytest.warns(outcome.category, match=outcome.match):
@@ -97,7 +101,7 @@ def test_the_bounds_of_a_softmax_before_the_loss_are_met(bound: str, moved: str)
 @pytest.mark.parametrize("pitfall", PITFALLS.values(), ids=PITFALLS)
 def test_the_page_shows_the_mistake(pitfall: Pitfall) -> None:
     """The small problem of the page is one at which the mistake does what the entry says, to the digits shown."""
-    if not execute.exists(pitfall.mistake):
+    if not exists(pitfall.mistake):
         pytest.skip("not in this release")
     shown = pitfalls.problem(pitfall)
     assert pitfall.when(shown)
@@ -113,7 +117,7 @@ def test_the_page_shows_the_mistake(pitfall: Pitfall) -> None:
 
 
 def test_page_is_current() -> None:
-    if not all(execute.exists(pitfall.mistake) for pitfall in PITFALLS.values()):
+    if not all(exists(pitfall.mistake) for pitfall in PITFALLS.values()):
         pytest.skip("this release does not have all of them")
     assert PAGE.read_text(encoding="utf-8") == pitfalls.page(), (
         "docs/pitfalls.md is out of date: python -m equivalences pitfalls > docs/pitfalls.md"

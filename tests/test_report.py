@@ -16,10 +16,12 @@ import torch
 from rich.cells import cell_len
 from rich.console import Console
 
-from equivalences import execute, files, judge, schema, sweep
+from equivalences import files, schema, sweep
 from equivalences.catalogue import IDENTITIES, PITFALLS
-from equivalences.execute import LAYOUTS
-from equivalences.judge import Crash, Measurement
+from equivalences.judging import judge
+from equivalences.judging.facts import INSIDE, OUTSIDE, pairs
+from equivalences.judging.judge import Crash, Measurement
+from equivalences.judging.tally import Cell, Met, Tally, Worst
 from equivalences.model import Array, Form, Identity, Problem
 from equivalences.problems import regions
 from equivalences.report import ending, failure, formula, results, table
@@ -27,11 +29,13 @@ from equivalences.report.environment import environment
 from equivalences.report.progress import remaining
 from equivalences.report.shrink import shrunk
 from equivalences.report.snippet import place, snippet
-from equivalences.tally import Cell, Met, Tally, Worst
+from equivalences.running import execute
+from equivalences.running.execute import Place
+from equivalences.running.layouts import LAYOUTS, applies, canonical, rows_of
 
 
-def canonical(identity: Identity, problem: Problem, layout: str, axes: str, tensor: torch.Tensor) -> Array:
-    return execute.canonical(identity, LAYOUTS[layout], execute.rows_of(identity, problem), axes, tensor)
+def in_rows(identity: Identity, problem: Problem, layout: str, axes: str, tensor: torch.Tensor) -> Array:
+    return canonical(identity, LAYOUTS[layout], rows_of(identity, problem), axes, tensor)
 
 
 @pytest.mark.parametrize("identity", IDENTITIES.values(), ids=IDENTITIES)
@@ -40,19 +44,19 @@ def test_snippet_repeats_the_run(identity: Identity) -> None:
     for form in identity.forms:
         for _ in range(len(identity.formats) * len(judge.layouts(identity))):
             fmt, layout = next(turns)
-            problems = [p for p in identity.domain.edges(fmt) if execute.applies(identity, p, layout)]
+            problems = [p for p in identity.domain.edges(fmt) if applies(identity, p, layout)]
             if form in judge.forms(identity, fmt, layout) and problems:
                 break
         else:
             continue  # not in this torch
         problem = problems[len(problems) // 2]
-        run = execute.run(identity, form, problem, layout=layout, track=False)
+        run = execute.run(identity, form, problem, Place(layout), follow=None)
         space: dict[str, Any] = {}
         exec(compile(snippet(identity, form, problem, layout=layout), f"<{form.label}>", "exec"), space)
         for quantity, got in run.got.items():
             tensor = space[quantity.replace(" ", "_")]
             axes = identity.out if quantity == "value" else identity.domain.axes[quantity.removeprefix("gradient ")]
-            again = canonical(identity, problem, layout, axes, tensor)
+            again = in_rows(identity, problem, layout, axes, tensor)
             assert again.shape == got.shape
             assert np.array(again, dtype=np.float64).tobytes() == np.array(got, dtype=np.float64).tobytes(), form.label
             if got.size:
@@ -219,12 +223,11 @@ def tallies() -> list[Tally]:
         tally.met["F.log_softmax(z, dim)", "log_softmax-16bit-sum"] = Met(12, 3.0, 8.0)
         label = "torch.some_rather_long_name(z, dim, keepdim=True) " * 4
         tally.worst = {kind: Worst(0.5, label, "saturated") for kind in tally.worst}
-        tally.cells = {
-            (label, "value", region): Cell(judged=1000, stable=437, ratio=0.5) for region in identity.domain.regions
-        }
+        facts = pairs(np.repeat([INSIDE, OUTSIDE], (437, 563)), np.full(1000, INSIDE), np.ones(1000, dtype=bool))
+        tally.cells = {(label, "value", region): Cell(facts, ratio=0.5) for region in identity.domain.regions}
         made.append(tally)
     problem = IDENTITIES["softmax"].domain.edges("float64")[0]
-    raised = IDENTITIES["softmax"], IDENTITIES["softmax"].reference, problem, "contiguous", "cpu", "eager"
+    raised = IDENTITIES["softmax"], IDENTITIES["softmax"].reference, problem
     made[1].failures.append(Crash(*raised, error=ValueError("no")))
     return made
 

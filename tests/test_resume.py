@@ -12,8 +12,8 @@ import pytest
 from equivalences import resume, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import IDENTITIES
+from equivalences.judging.tally import Tally
 from equivalences.model import Form
-from equivalences.tally import Tally
 
 TWO = ("verify", "--identity", "uniform_logits", "--identity", "logsumexp_shift", "--format", "float16", "--jobs", "1")
 ASKED = (*TWO, "--examples", "2")  # six units

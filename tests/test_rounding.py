@@ -15,13 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
 from equivalences.formats import FORMATS
+from equivalences.judging import judge
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form, Identity, Problem
 from equivalences.rounding import Shadow, Step, Tracker, assumptions
 from equivalences.rounding.arrays import add_up, numbers
+from equivalences.running import execute
+from equivalences.running.execute import Follow, Place
+from equivalences.running.layouts import applies
 
 OFF = 2.0**-20  # relative; towards zero, which keeps probabilities and weights what they are
 
@@ -44,13 +47,13 @@ def test_errors_of_the_inputs_are_taken_on(identity: Identity, monkeypatch: pyte
     layout = judge.layouts(identity)[0]
     as_is = {defect.operation: defect.as_is for defect in KNOWN_DEFECTS if "float64" in defect.formats}
     for problem in identity.domain.edges("float64")[1:4:2]:
-        if not execute.applies(identity, problem, layout):
+        if not applies(identity, problem, layout):
             continue
         for form in judge.forms(identity, "float64", layout):
-            plain = execute.run(identity, form, problem, layout=layout, as_is=as_is)
+            plain = execute.run(identity, form, problem, Place(layout), follow=Follow(as_is))
             with monkeypatch.context() as patch:
                 patch.setattr(Tracker, "declare", _declare_a_lie)
-                run = execute.run(identity, form, problem, layout=layout, as_is=as_is)
+                run = execute.run(identity, form, problem, Place(layout), follow=Follow(as_is))
             for quantity, got in run.got.items():
                 # The analysis' own value is computed in float64, too, and is off by as much as the plain run's.
                 bound = run.bound[quantity] + plain.bound[quantity]
@@ -115,6 +118,6 @@ def test_a_broken_kernel_cannot_excuse_itself() -> None:
             met[factor] = judge.measure(identity, form, problem)[0].failed
         finally:
             library._destroy()
-            judge._cheap.cache_clear()
+            judge._float64_enclosure.cache_clear()
             judge.reference_run.cache_clear()
     assert list(met.values()) == [False, True]

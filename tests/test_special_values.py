@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from equivalences import choices, execute, outcomes
+from equivalences import choices, outcomes
 from equivalences.formats import FORMATS, truncate
 from equivalences.model import Deviation, Form, Gives, Raises, SpecialValue
 from equivalences.report import special
+from equivalences.running.forms import exists, torch_version
 from equivalences.special_values import SPECIAL_VALUES, masks
 from equivalences.special_values.cross_entropy import CALL
 
@@ -29,18 +30,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_special_value(entry: SpecialValue, fmt: str, device: str, mode: str) -> None:
-    if not execute.exists(Form(entry.call, needs=entry.needs)):
+    if not exists(Form(entry.call, needs=entry.needs)):
         pytest.skip(f"this torch has no torch.{entry.needs}")
     if outcomes.ends_the_process(entry, device):
         pytest.skip("on CUDA an assertion in the kernel, after which this process could run nothing else there")
-    found = outcomes.broken(entry, fmt, device, mode, execute.torch_version())
+    found = outcomes.broken(entry, fmt, device, mode, torch_version())
     assert not found, f"{entry.operation}, {entry.name}: {special.outcome(entry.outcome)} is right, and this {found}"
 
 
 def test_eager_distributions_validate_whoever_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", False)  # as torch.compile leaves it
     entry = next(entry for entry in SPECIAL_VALUES if (entry.operation, entry.name) == ("Bernoulli", "a logit nan"))
-    assert not outcomes.broken(entry, "float32", "cpu", "eager", execute.torch_version())
+    assert not outcomes.broken(entry, "float32", "cpu", "eager", torch_version())
     assert not torch.distributions.Distribution._validate_args, "what was set before stays so"
 
 

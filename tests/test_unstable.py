@@ -8,11 +8,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from equivalences import execute, judge
 from equivalences.catalogue import IDENTITIES
 from equivalences.formats import FORMATS
-from equivalences.judge import Measurement
+from equivalences.judging import judge
+from equivalences.judging.judge import Measurement
+from equivalences.judging.witness import beside_reference, still_unstable
 from equivalences.model import Unstable, Witness
+from equivalences.running.forms import reached
 from equivalences.unstable import UNSTABLE
 
 SHOWN = [
@@ -28,14 +30,14 @@ def stated(number: float) -> float:
 
 
 def skip_if_fixed(entry: Unstable) -> None:
-    if entry.fixed and execute.reached(entry.fixed):
+    if entry.fixed and reached(entry.fixed):
         pytest.skip(f"fixed in torch {entry.fixed}: delete the entry once no older release is supported")
 
 
 @pytest.mark.parametrize(("entry", "witness"), SHOWN)
 def test_witness_still_loses_its_digits(entry: Unstable, witness: Witness) -> None:
     skip_if_fixed(entry)
-    assert judge.still_unstable(entry, witness.problem), (
+    assert still_unstable(entry, witness.problem), (
         f"fixed: delete this entry ({entry.name} in equivalences/unstable.py): {entry.form} is no longer beyond the "
         f"contract of {entry.identity} and within its own allowance, beside a reference that keeps half of the digits"
     )
@@ -44,7 +46,7 @@ def test_witness_still_loses_its_digits(entry: Unstable, witness: Witness) -> No
 @pytest.mark.parametrize(("entry", "witness"), SHOWN)
 def test_numbers_are_as_stated(entry: Unstable, witness: Witness) -> None:
     skip_if_fixed(entry)
-    unstable, reference = judge.beside_reference(entry, witness.problem)
+    unstable, reference = beside_reference(entry, witness.problem)
     assert stated(unstable.got[entry.at]) == witness.got
     assert stated(unstable.exact[entry.at]) == witness.exact
     assert unstable.exact[entry.at] == reference.exact[entry.at]
@@ -54,7 +56,7 @@ def test_numbers_are_as_stated(entry: Unstable, witness: Witness) -> None:
 def test_a_form_that_keeps_its_digits_is_told(entry: Unstable, witness: Witness) -> None:
     """The reference in the form's place is not unstable: an entry that is mended would be noticed."""
     mended = {**vars(entry), "form": IDENTITIES[entry.identity].reference.label}
-    assert not judge.still_unstable(Unstable(**mended), witness.problem)
+    assert not still_unstable(Unstable(**mended), witness.problem)
 
 
 @pytest.mark.parametrize("fmt", ["float64", "float32"])
@@ -66,7 +68,7 @@ def test_the_contract_is_relative_for_the_class_that_dominates(name: str, fmt: s
         (value, *_) = judge.measure(identity, identity.reference, problem)
         assert isinstance(value, Measurement)
         each = np.arange(len(problem["z"])), problem["z"].argmax(1)
-        size, own = np.abs(value.exact[each]), value.own[each]
+        size, own = np.abs(value.exact[each]), value.own.bound[each]
         there = size > FORMATS[fmt].tiny / u
         assert (own < u**0.5 * size)[there].all()
         held += int((there & (size < u)).sum())

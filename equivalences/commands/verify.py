@@ -16,9 +16,9 @@ from equivalences.commands import FAILED, INTERRUPTED, USAGE, Usage, natural, po
 
 if TYPE_CHECKING:  # torch takes seconds to load
     from equivalences.files import Destination
+    from equivalences.judging.tally import Tally
     from equivalences.model import Identity
     from equivalences.resume import Finished
-    from equivalences.tally import Tally
 
 
 def add(commands: Any) -> None:

@@ -6,7 +6,16 @@ even that is a failure.  An entry whose witness no longer fails is to be deleted
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from equivalences.known_defects.losses import LOSSES
 from equivalences.known_defects.optimizers import OPTIMIZERS
 
 KNOWN_DEFECTS = (*LOSSES, *OPTIMIZERS)
+
+# Operation -> the modules of which a defect says that theirs is the call.
+MODULES: Mapping[str, frozenset[str]] = {
+    defect.operation: frozenset(each.module for each in KNOWN_DEFECTS if each.operation == defect.operation) - {""}
+    for defect in KNOWN_DEFECTS
+    if defect.module
+}

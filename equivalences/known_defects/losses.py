@@ -281,7 +281,7 @@ LOSSES = (
         link="https://github.com/pytorch/pytorch/issues/186825",
         devices=("cpu", "cuda"),
         seen=SEEN,
-        within="torch.distributions",
+        module="torch.distributions",
     ),
     KnownDefect(
         name="bce-backward-floor",

@@ -39,7 +39,7 @@ OPTIMIZERS = (
         link="https://github.com/pytorch/pytorch/pull/88173",
         modes=("compiled",),
         seen=("2.8.0", "2.13.0", "2.14.1", "2.15.0"),
-        within="torch.optim.Adam",
+        module="torch.optim.adam",
     ),
     *(
         KnownDefect(

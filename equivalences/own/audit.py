@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equivalences import formats, judge
+from equivalences import formats
+from equivalences.judging import known
 from equivalences.model import Array
 from equivalences.own.callables import eager, name_of
 from equivalences.report import plain
@@ -317,9 +318,9 @@ def explained(lost: Operation, operations: tuple[Operation, ...], bound: float, 
 
 def _wrong(wrong: Operation, of: int, device: str) -> str:
     """One sentence about a kernel that is not what its rule says; what it gives cannot be accounted for."""
-    here = judge.existing(wrong.format, device, "eager")
-    known = [defect.name for defect in here if defect.operation == wrong.name]
-    named = f" (perhaps the known defect {' or '.join(known)})" if known else ""
+    here = known.existing(wrong.format, device, "eager")
+    names = [defect.name for defect in here if defect.operation == wrong.name]
+    named = f" (perhaps the known defect {' or '.join(names)})" if names else ""
     return (
         f"aten::{wrong.name} (operation {wrong.number} of {of}, {wrong.phase}) gives what is {_number(wrong.error)} "
         f"off, and may be {_number(wrong.bound)} off: the kernel does not do what it documents{named}, and no bound "

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from equivalences import choices, execute
+from equivalences import choices
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.own import state
 from equivalences.own.callables import compiles, eager, name_of
@@ -32,6 +32,7 @@ from equivalences.own.special import Asked, asked
 from equivalences.own.verdict import Judge
 from equivalences.report import plain
 from equivalences.report.environment import environment
+from equivalences.running.forms import recompiling
 
 EXAMPLES = 20  # drawn problems of a case in a format
 SIZES = {"R": "rows", "C": "classes"}
@@ -187,7 +188,7 @@ def _compilable(mode: str) -> Iterator[None]:
     if mode == "eager":
         yield
         return
-    with execute.recompiling():
+    with recompiling():
         yield
 
 

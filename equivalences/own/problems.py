@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from equivalences import devices, execute, sweep
+from equivalences import devices, sweep
 from equivalences.model import Identity, Problem
 from equivalences.problems import wide
 from equivalences.problems.draw import sample
 from equivalences.problems.large import repeated
 from equivalences.problems.rows import some_rows
+from equivalences.running.layouts import rows_of
 
 # Edge problem (a mean, a total, one row) -> rows: more than the 32768 numbers that PyTorch gives to one thread, and
 # more than a block of 1024 or 2048 has.
@@ -91,7 +92,7 @@ def is_large(problem: Problem) -> bool:
 def _by_region(identity: Identity, problem: Problem) -> Iterator[Problem]:
     """The rows of each region as a problem of their own: a total says nothing about a region if it mixes several."""
     where = np.atleast_1d(identity.domain.locate(problem))
-    if len(where) != execute.rows_of(identity, problem) or len(set(where.tolist())) < 2:
+    if len(where) != rows_of(identity, problem) or len(set(where.tolist())) < 2:
         return
     y, weight = problem.items.get("y"), problem.items.get("weight")
     kept = np.ones(len(where)) if y is None else (y != problem.items.get("ignore_index", -100)).astype(float)

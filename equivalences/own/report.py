@@ -7,13 +7,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from equivalences.judging.facts import WORDS, Verdict
 from equivalences.own.audit import plain_data
 from equivalences.report import plain
 
-# What is said of a number, from harmless to worst.  "outside": of the contract, and nothing more can be known, since
-# the implementation is opaque.  "free": neither the contract nor the implementation's own analysis has a bound.
-VERDICTS = ("right", "free", "known defect", "unstable", "unbounded", "outside", "wrong")
-RIGHT, FREE, KNOWN, UNSTABLE, UNBOUNDED, OUTSIDE, WRONG = range(7)
+VERDICTS = tuple(WORDS.values())  # what is said of a number, from harmless to worst
+FAILURES = VERDICTS[Verdict.UNSTABLE :]
 
 MEANING = {
     "unstable": "beyond the contract, within what rounding can do to this formulation: it loses digits",
@@ -132,7 +131,7 @@ class Report:
 
     def failures(self, accept: Collection[str] = ()) -> tuple[str, ...]:
         """The kinds of failure met: verdicts from "unstable" on and the kinds of incidents, but those accepted."""
-        met = [name for name in VERDICTS[UNSTABLE:] if any(cell.counts.get(name) for cell in self.cells)]
+        met = [name for name in FAILURES if any(cell.counts.get(name) for cell in self.cells)]
         return tuple(kind for kind in dict.fromkeys([*met, *(i.kind for i in self.incidents)]) if kind not in accept)
 
     @property
@@ -158,9 +157,9 @@ class Report:
 
     def raise_if_failed(self, accept: Collection[str] = ()) -> None:
         """Raises CheckFailed, with the whole report, unless all is right or `accept` names what is not."""
-        unknown = set(accept) - {*VERDICTS[UNSTABLE:], *KINDS}
+        unknown = set(accept) - {*FAILURES, *KINDS}
         if isinstance(accept, str) or unknown:
-            known = ", ".join((*VERDICTS[UNSTABLE:], *KINDS))
+            known = ", ".join((*FAILURES, *KINDS))
             raise ValueError(f"accept takes a set of kinds of failure, some of {known}; got {accept!r}")
         if found := self.failures(accept):
             raise CheckFailed(f"{self.name} is not accepted as {self.of}: {', '.join(found)}\n\n{self}")

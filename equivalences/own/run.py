@@ -1,25 +1,24 @@
-"""One run of an implementation as its user would run it, and the contract that its numbers are held to."""
+"""One run of an implementation as its user would run it, and whether it can be followed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equivalences import execute, formats
-from equivalences.execute import LAYOUTS, Outcome
+from equivalences import formats
 from equivalences.model import Array, Form, Identity, Problem
 from equivalences.own import state
 from equivalences.own.audit import Watch
 from equivalences.own.conduct import Conduct, Failed, said
-from equivalences.rounding import Tracker
-from equivalences.rounding.arrays import as_tensor
+from equivalences.running import execute
+from equivalences.running.execute import FOLLOW, Bench, Follow, Outcome, Place, canonicals, prepare
+from equivalences.running.forms import function
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +56,7 @@ class _Run:
     identity: Identity
     form: Form
     problem: Problem
-    layout: str
-    device: str
+    place: Place
     expected: Expected
     conduct: Conduct
 
@@ -79,13 +77,12 @@ def ran(
     identity: Identity,
     form: Form,
     problem: Problem,
-    layout: str,
-    device: str,
+    place: Place,
     expected: Expected,
     conduct: Conduct | None = None,
 ) -> Ran:
     """Runs a form on a problem, with its backward pass, as its user does; then again, and without gradients."""
-    run = _Run(identity, form, problem, layout, device, expected, conduct or Conduct())
+    run = _Run(identity, form, problem, place, expected, conduct or Conduct())
     run.conduct.taken()
     met: dict[str, Failed] = {}
     limits: dict[str, Failed] = {}
@@ -102,12 +99,10 @@ def ran(
     changed = run.conduct.taken() - ({state.SEED} if "seed" in problem.items else set())  # that is what it is for
     if changed:
         met["state"] = Failed("state", f"it changes {', '.join(sorted(changed))}, for all that runs after it")
-    plan, rows = LAYOUTS[layout], execute.rows_of(identity, problem)
-    axes = {f"gradient {name}": identity.domain.axes[name] for name in identity.wrt} | {"value": identity.out}
-    got = {name: execute.canonical(identity, plan, rows, axes[name], x) for name, x in first.items()}
+    got = canonicals(identity, problem, place.layout, first)
     if without is None or _same(without, first["value"]):
         return Ran(got, met, None, limits)
-    return Ran(got, met, execute.canonical(identity, plan, rows, identity.out, without), limits)
+    return Ran(got, met, canonicals(identity, problem, place.layout, {"value": without})["value"], limits)
 
 
 def _again(run: _Run, first: Mapping[str, Tensor], met: dict[str, Failed], limits: dict[str, Failed]) -> None:
@@ -162,12 +157,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def _once(run: _Run, met: dict[str, Failed], way: str = BACKWARD) -> dict[str, Tensor]:
     """One run; its gradients asked for in a way ("": not at all)."""
     identity, expected = run.identity, run.expected
-    items = execute.arguments(identity, run.problem, run.layout, run.device)
-    like, written = _result_like(run, items)
-    upstream = items.pop("g") if identity.wrt else None
-    leaves = {name: items[name].requires_grad_() for name in identity.wrt if way}
+    bench = prepare(identity, run.problem, run.place, gradient=bool(way))
+    items = bench.items
+    like, written = _result_like(run, bench)
     before = {name: item.detach().clone() for name, item in items.items() if isinstance(item, Tensor)}
-    call = execute.function(run.form, tuple(items))
+    call = function(run.form, tuple(items))
     value = _plain_tensor(run, run.conduct.call(lambda: call(**items)), like.dtype)
     if tuple(value.shape) != tuple(like.shape):  # a result has that of its upstream gradient
         raise Failed("shape", f"the result has shape {tuple(value.shape)}, expected {tuple(like.shape)}")
@@ -176,25 +170,25 @@ def _once(run: _Run, met: dict[str, Failed], way: str = BACKWARD) -> dict[str, T
         sentence = f"the result for {run.problem.format} is {_name(value.dtype)}, expected {_name(wanted)}"
         met["dtype"] = Failed("dtype", sentence)
     results = {"value": value.detach().clone()}
-    if upstream is not None and way:
+    if bench.leaves:
         if not value.requires_grad:
             raise Failed("no gradient", "the result is detached: no gradient reaches the input")
-        results |= _gradients(run, value, leaves, upstream.to(value.dtype), way, met)
+        results |= _gradients(run, value, bench.leaves, like.to(value.dtype), way, met)
     for name, item in before.items():
         if name not in written and not _unchanged(items[name], item):
             met["in place"] = Failed("in place", f"its input {name} was modified in place")
     return results
 
 
-def _result_like(run: _Run, items: Mapping[str, Any]) -> tuple[Tensor, set[str]]:
+def _result_like(run: _Run, bench: Bench) -> tuple[Tensor, set[str]]:
     """A tensor of the shape of the result, the upstream gradient or what the reference gives; and what that writes to.
 
     An optimizer's step is meant to change its parameters.
     """
-    if run.identity.wrt:
-        return items["g"], set()
-    fresh = execute.arguments(run.identity, run.problem, run.layout, run.device)
-    reference: Tensor = execute.function(run.identity.reference, tuple(fresh))(**fresh)
+    if bench.upstream is not None:
+        return bench.upstream, set()
+    items, fresh = bench.items, prepare(run.identity, run.problem, run.place).items
+    reference: Tensor = function(run.identity.reference, tuple(fresh))(**fresh)
     tensors = [name for name, item in items.items() if isinstance(item, Tensor)]
     return reference, {name for name in tensors if not _unchanged(fresh[name], items[name])}
 
@@ -211,7 +205,7 @@ def _plain_tensor(run: _Run, value: Any, like: torch.dtype) -> Tensor:
             what = f"{plain.dtype}" + (f" of layout {plain.layout}" if strange else f" on {plain.device.type}")
             known = plain.dtype in {each.dtype for each in formats.FORMATS.values()}
             known |= not like.is_floating_point and not plain.is_complex() and not plain.is_floating_point()
-            strange |= plain.device.type != torch.device(run.device).type
+            strange |= plain.device.type != torch.device(run.place.device).type
             if known and not strange:
                 plain.detach().clone().to("cpu")
     except Exception as error:
@@ -219,7 +213,7 @@ def _plain_tensor(run: _Run, value: Any, like: torch.dtype) -> Tensor:
     if not known:
         raise Failed("result", f"it returned {plain.dtype}, not a floating-point tensor of a format that is judged")
     if strange:
-        raise Failed("result", f"it returned {what}, not a dense tensor on {run.device}")
+        raise Failed("result", f"it returned {what}, not a dense tensor on {run.place.device}")
     return plain
 
 
@@ -279,62 +273,6 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-# --- the contract ----------------------------------------------------------------------------------------------------
-
-
-def contract(
-    identity: Identity, problem: Problem, layout: str, device: str, mode: str = "eager"
-) -> Mapping[str, Array]:
-    """What the reference's arithmetic allows; for a gradient also if it is stored under upstream 1, and then scaled.
-
-    In compiled code its sums may be added up in the order of the compiler; in eager code, in as many parts as there
-    are threads.
-
-    A fused kernel computes the gradient in its forward pass, stores it, and multiplies it by what comes from above:
-    one rounding more, of the gradient itself, than autograd has.
-    """
-    return _contract(identity, problem, layout, device, mode, torch.get_num_threads())
-
-
-@lru_cache(maxsize=1024)
-def _contract(
-    identity: Identity, problem: Problem, layout: str, device: str, mode: str, _threads: int
-) -> Mapping[str, Array]:
-    if identity.bitwise:  # nothing is allowed, and the reference may run what no rule follows
-        got = execute.run(identity, identity.reference, problem, layout=layout, device=device, track=False).got
-        return {name: np.zeros(numbers.shape) for name, numbers in got.items()}
-    bounds = dict(execute.run(identity, identity.reference, problem, layout=layout, device=device, held=mode).bound)
-    if identity.wrt and identity.out in ("", "R"):
-        for name, scaled in _stored(identity, problem, layout, device, mode).items():
-            bounds[name] = np.where(np.isfinite(scaled), np.fmax(bounds[name], scaled), bounds[name])
-    return bounds
-
-
-def _stored(identity: Identity, problem: Problem, layout: str, device: str, mode: str) -> dict[str, Array]:
-    plan, rows = LAYOUTS[layout], execute.rows_of(identity, problem)
-    items = execute.arguments(identity, problem, layout, device)
-    upstream = items.pop("g")
-    leaves = {name: items[name].requires_grad_() for name in identity.wrt}
-    tracker = Tracker(device=device, mode=mode)
-    for item in (*items.values(), upstream):
-        if isinstance(item, Tensor):
-            tracker.declare(item)
-    items = {name: tracker.coefficient(item) if type(item) is float else item for name, item in items.items()}
-    with tracker:
-        value = execute.function(identity.reference, tuple(items))(**items)
-        found = torch.autograd.grad(value, list(leaves.values()), torch.ones_like(value))
-        scaled = {
-            name: x * (upstream.unsqueeze(plan.dim) if x.dim() > upstream.dim() > 0 else upstream)
-            for name, x in zip(leaves, found, strict=True)
-            if identity.out == "" or identity.domain.axes[name].startswith("R")  # else rows are added up in it
-        }
-    axes = identity.domain.axes
-    return {
-        f"gradient {name}": execute.canonical(identity, plan, rows, axes[name], as_tensor(tracker.shadow(x).e))
-        for name, x in scaled.items()
-    }
-
-
 # --- can it be followed? ---------------------------------------------------------------------------------------------
 
 
@@ -346,17 +284,19 @@ class Insides:
     opaque: str = ""
 
 
-def followed(conduct: Conduct, identity: Identity, form: Form, problem: Problem, **how: Any) -> Outcome:
+def followed(
+    conduct: Conduct, identity: Identity, form: Form, problem: Problem, place: Place, follow: Follow = FOLLOW
+) -> Outcome:
     """One run under the error analysis (see `execute.run`); code that compiles inside runs as it was written."""
 
     def run() -> Outcome:
         with torch.compiler.set_stance("force_eager"):
-            return execute.run(identity, form, problem, **how)
+            return execute.run(identity, form, problem, place, follow=follow)
 
     return conduct.call(run)
 
 
-def insides(conduct: Conduct, identity: Identity, form: Form, problem: Problem, layout: str, device: str) -> Insides:
+def insides(conduct: Conduct, identity: Identity, form: Form, problem: Problem, place: Place) -> Insides:
     """Looks at what a form runs on one problem, and on another of the same shape.
 
     Numbers made behind the tracker's back (in numpy, by a kernel that writes into memory) come in as constants or not
@@ -369,7 +309,7 @@ def insides(conduct: Conduct, identity: Identity, form: Form, problem: Problem, 
     for each in (problem, half):
         watch = Watch()
         try:
-            run = followed(conduct, identity, form, each, layout=layout, device=device, as_is=watch.rules)
+            run = followed(conduct, identity, form, each, place, Follow(watch.rules))
         except Failed as failed:
             why = said(failed.error, named=False) if isinstance(failed.error, Exception) else failed.sentence
             return Insides(opaque=why.partition(": ")[0] or type(failed.error).__name__)

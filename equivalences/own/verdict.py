@@ -5,39 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from functools import cache, partial
 
 import numpy as np
 import torch
 
-from equivalences import execute, judge
 from equivalences.enclosure import Enclosure
-from equivalences.execute import Outcome
 from equivalences.formats import FORMATS, ulp
+from equivalences.judging import judge, known
+from equivalences.judging.contract import contract
+from equivalences.judging.facts import EXCUSED, OUTSIDE, WORDS, Verdict, check_counts
+from equivalences.judging.tally import MIXED, Tally, one_region
+from equivalences.judging.trial import Trial
 from equivalences.model import Array, Form, Problem
 from equivalences.own import audit
 from equivalences.own.conduct import Conduct, Failed
 from equivalences.own.judged import Judged, focus, plainness
 from equivalences.own.losses import PLAIN, Case
 from equivalences.own.problems import Todo
-from equivalences.own.report import (
-    FREE,
-    KNOWN,
-    OUTSIDE,
-    RIGHT,
-    UNBOUNDED,
-    UNSTABLE,
-    VERDICTS,
-    WRONG,
-    Cell,
-    Example,
-    Incident,
-)
-from equivalences.own.run import Expected, Insides, Ran, contract, followed, insides, ran, threads
+from equivalences.own.report import Cell, Example, Incident
+from equivalences.own.run import Expected, Insides, Ran, followed, insides, ran, threads
 from equivalences.own.special import Asked
 from equivalences.report import failure, snippet
 from equivalences.report.shrink import shrunk
+from equivalences.running.execute import FOLLOW, Follow, Outcome, Place
+from equivalences.running.layouts import applies
 
 ATTEMPTS = 40  # at a smaller problem for an example
 NUMBERS = 2**18  # in all of them: a batch of many rows has few attempts
@@ -58,14 +50,21 @@ class Judge:
     mode: str  # whose order of sums the bounds are for
     conduct: Conduct = field(default_factory=Conduct)
     insides: Insides | None = None
-    counts: dict[tuple[str, str, int], Array] = field(default_factory=dict)
-    ratios: dict[tuple[str, str, int], float] = field(default_factory=dict)
-    worst: dict[tuple[int, str], Judged] = field(default_factory=dict)
-    places: dict[tuple[str, str], Array] = field(default_factory=dict)  # quantity and layout -> verdicts
+    tallies: dict[str, Tally] = field(default_factory=dict)  # by format
+    worst: dict[tuple[Verdict, str], Judged] = field(default_factory=dict)
+    places: dict[tuple[str, str], bool] = field(default_factory=dict)  # quantity and layout -> whether it fails
     incidents: dict[tuple[str, str], Incident] = field(default_factory=dict)  # by kind, and by special value
     limits: dict[tuple[str, str], Incident] = field(default_factory=dict)  # what it cannot do, and need not
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)  # of the problems that the incidents show
-    defects: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def defects(self) -> dict[str, int]:
+        """Known defects that were met, each with the numbers that it explains."""
+        found: dict[str, int] = {}
+        for tally in self.tallies.values():
+            for name, count in tally.defects.items():
+                found[name] = found.get(name, 0) + count
+        return found
 
     @property
     def opaque(self) -> str:
@@ -80,7 +79,7 @@ class Judge:
         """Asks for one special value; whether there was a layout for it, which is one of logits of two dimensions."""
         identity, problem = self.case.identity, asked.problem
         every = (layout for layout in judge.layouts(identity) if layout in PLAIN)
-        layout = next((each for each in every if execute.applies(identity, problem, each)), "")
+        layout = next((each for each in every if applies(identity, problem, each)), "")
         if layout:
             run = self._ran(problem, layout)
             known = any((kind, "") in self.incidents for kind in run.incidents if kind != "raised")
@@ -101,14 +100,14 @@ class Judge:
 
     def _ran(self, problem: Problem, layout: str, expected: Expected | None = None) -> Ran:
         how = self.expected if expected is None else expected
-        return ran(self.case.identity, self.form, problem, layout, self.device, how, self.conduct)
+        return ran(self.case.identity, self.form, problem, Place(layout, self.device), how, self.conduct)
 
     def _add(self, problem: Problem, layout: str) -> None:
         identity = self.case.identity
         run = self._ran(problem, layout)
         if self.insides is None and not self.conduct.hung:
             # Not before it has run as its user runs it: code that it compiles is compiled by then.
-            self.insides = insides(self.conduct, identity, self.followed, problem, layout, self.device)
+            self.insides = insides(self.conduct, identity, self.followed, problem, Place(layout, self.device))
         for failed in run.incidents.values():
             self._met(failed, problem, layout)
         for failed in run.limits.values():
@@ -116,33 +115,26 @@ class Judge:
         every = tuple(self._judged(problem, layout, run.got))
         if run.without is not None:
             self._without_gradients(next(found for found in every if found.quantity == "value"), run.without)
+        tally = self.tallies.setdefault(problem.format, Tally(identity, problem.format))
         for found in every:
-            quantity = found.quantity
-            place, met = (quantity, layout), np.bincount(found.verdict.ravel(), minlength=len(VERDICTS))
-            self.places[place] = self.places.get(place, 0) + met
-            for region in np.unique(found.region):
-                here = found.region == region
-                key = problem.format, quantity, int(region)
-                counted = np.bincount(found.verdict[here], minlength=len(VERDICTS))
-                self.counts[key] = self.counts.get(key, 0) + counted
-                self.ratios[key] = max(self.ratios.get(key, 0.0), float(found.ratio[here].max(initial=0.0)))
-            for name in found.defects:
-                self.defects[name] = self.defects.get(name, 0) + int((found.verdict == KNOWN).sum())
-            for verdict in range(UNSTABLE, len(VERDICTS)):
-                if (found.verdict == verdict).any():
-                    best = self.worst.get((verdict, quantity))
+            tally.count(found.m, one_region)
+            place, fails = (found.quantity, layout), bool((found.verdict >= Verdict.UNSTABLE).any())
+            self.places[place] = self.places.get(place, False) or fails
+            for verdict in Verdict:
+                if verdict >= Verdict.UNSTABLE and (found.verdict == verdict).any():
+                    best = self.worst.get((verdict, found.quantity))
                     if best is None or plainness(found, verdict) < plainness(best, verdict):
-                        self.worst[verdict, quantity] = found
+                        self.worst[verdict, found.quantity] = found
 
     def _without_gradients(self, value: Judged, got: Array) -> None:
         """Without gradients other code may run and round otherwise: met is what is worse, and not just unstable."""
-        (found,) = self._judged(value.problem, value.layout, {"value": got})
-        worse = np.argwhere((found.verdict > UNSTABLE) & (found.verdict > value.verdict))
+        (found,) = self._judged(value.problem, value.m.layout, {"value": got})
+        worse = np.argwhere((found.verdict > Verdict.UNSTABLE) & (found.verdict > value.verdict))
         if len(worse):
             place = tuple(worse[0])
-            sentence = f"under torch.no_grad() the value is {got[place]:.9g}, with gradients {value.got[place]:.9g}"
-            sentence += f", exact {value.exact[place]:.9g}: beyond the contract"
-            self._met(Failed("no_grad", sentence), value.problem, value.layout)
+            sentence = f"under torch.no_grad() the value is {got[place]:.9g}, with gradients {value.m.got[place]:.9g}"
+            sentence += f", exact {value.m.exact[place]:.9g}: beyond the contract"
+            self._met(Failed("no_grad", sentence), value.problem, value.m.layout)
 
     def _met(
         self,
@@ -172,49 +164,32 @@ class Judge:
         )
 
     def _judged(self, problem: Problem, layout: str, got: Mapping[str, Array]) -> Iterator[Judged]:
-        identity = self.case.identity
-        allowed = contract(identity, problem, layout, self.device, self.mode)
-        met = {name: judge.decide(identity, problem, name, numbers, allowed[name]) for name, numbers in got.items()}
-        run = None
-        if not self.opaque and any((verdict != judge.INSIDE).any() for verdict, _, _ in met.values()):
-            run = self._followed(problem, layout, got)
-        own: Mapping[str, Array] = run.bound if run else {}
-        for name, (first, error, ball) in met.items():
-            verdict = np.select([first == judge.INSIDE, first == judge.UNBOUNDED], [RIGHT, FREE], OUTSIDE)
-            defects: tuple[str, ...] = ()
-            if run and name in own and (verdict != RIGHT).any():
-                verdict, ball, defects = self._by_itself(problem, layout, name, got[name], run, verdict)
-            axes = identity.out if name == "value" else identity.domain.axes[name.removeprefix("gradient ")]
-            bits = judge.region_bits(identity, problem, axes, got[name].shape)
-            region = np.where(bits & (bits - 1), -1, np.log2(np.maximum(bits, 1)).astype(int))
-            exactly = np.where(np.abs(ball.hi) > ball.radius, ball.nearest, 0.0)
-            yield Judged(
-                problem, layout, name, got[name], error, exactly, allowed[name], own.get(name), verdict, region,
-                torch.get_num_threads(), defects,
-            )  # fmt: skip
+        trial = self._trial(problem, layout)
+        allowed = contract(trial.identity, problem, trial.place)
 
-    def _by_itself(
-        self, problem: Problem, layout: str, quantity: str, got: Array, run: Outcome, verdict: Array
-    ) -> tuple[Array, Enclosure, tuple[str, ...]]:
-        """Judges what is not within the contract by the implementation's own operations, and by PyTorch's defects."""
-        mine, _, ball = judge.decide(self.case.identity, problem, quantity, got, run.bound[quantity])
-        beyond = (mine == judge.OUTSIDE) | ((mine == judge.UNDECIDED) & (verdict == OUTSIDE))
-        left: Array = np.where(beyond & (verdict != RIGHT), judge.OUTSIDE, judge.INSIDE)
-        defects: tuple[str, ...]
-        trial = judge.Trial(self.case.identity, self.followed, problem, layout, self.device, self.mode)
+        @cache
+        def follow() -> Outcome | None:
+            return None if self.opaque else self._followed(problem, layout, got)
+
+        for name, numbers in got.items():
+            m = judge.by_contract(trial, follow, name, numbers, allowed[name], self._excused)
+            yield Judged(m, torch.get_num_threads())
+
+    def _trial(self, problem: Problem, layout: str) -> Trial:
+        return Trial(self.case.identity, self.followed, problem, Place(layout, self.device, self.mode))
+
+    def _excused(
+        self, trial: Trial, run: Outcome, quantity: str, ball: Enclosure, got: Array, beyond: Array, fact: Array
+    ) -> tuple[Array, tuple[str, ...]]:
         try:
-            left, defects = self.conduct.call(lambda: judge.excused(trial, run, quantity, ball, got, left))
+            return self.conduct.call(lambda: known.excused(trial, run, quantity, ball, got, beyond, fact))
         except Failed:  # it runs in another way each time
-            defects = ()
-        excess = np.where(mine == judge.UNBOUNDED, UNBOUNDED, UNSTABLE)  # where nothing speaks for it or against it
-        within = np.where(verdict == OUTSIDE, excess, np.where(mine == judge.INSIDE, RIGHT, verdict))
-        found = np.select([left == judge.KNOWN, left == judge.OUTSIDE], [KNOWN, WRONG], within)
-        return np.where(verdict == RIGHT, RIGHT, found), ball, defects
+            return np.where(beyond, OUTSIDE, fact), ()
 
-    def _follow(self, problem: Problem, layout: str, **how: Any) -> Outcome:
+    def _follow(self, problem: Problem, layout: str, follow: Follow = FOLLOW) -> Outcome:
         """One run under the analysis; raises Failed."""
-        where = {"layout": layout, "device": self.device, "held": self.mode}
-        return followed(self.conduct, self.case.identity, self.followed, problem, **where, **how)
+        trial = self._trial(problem, layout)
+        return followed(self.conduct, trial.identity, trial.form, problem, trial.place, follow)
 
     def _followed(self, problem: Problem, layout: str, got: Mapping[str, Array]) -> Outcome | None:
         """Its own analysis of what it gave, unless it cannot be followed here, or gives another thing each time."""
@@ -225,10 +200,11 @@ class Judge:
         return run if all(run.bound[name].shape == x.shape for name, x in got.items() if name in run.bound) else None
 
     def cells(self) -> Iterator[Cell]:
-        names = (*self.case.identity.domain.regions, "mixed")
-        for (fmt, quantity, region), counted in sorted(self.counts.items(), key=lambda item: item[0][2] % len(names)):
-            counts = {name: int(n) for name, n in zip(VERDICTS, counted, strict=True) if n}
-            yield Cell(self.case.label, fmt, quantity, names[region], counts, self.ratios[fmt, quantity, region])
+        """What was counted, by format, quantity and region."""
+        order = (*self.case.identity.domain.regions, MIXED)
+        for fmt, tally in self.tallies.items():
+            for (_, quantity, region), cell in sorted(tally.cells.items(), key=lambda item: order.index(item[0][2])):
+                yield Cell(self.case.label, fmt, quantity, region, check_counts(cell.facts), cell.contract_ratio)
 
     # -- examples --
 
@@ -243,25 +219,23 @@ class Judge:
                 example = self._example(self.worst[verdict, quantity], verdict)
             yield example
 
-    def _example(self, found: Judged, verdict: int) -> Example:
+    def _example(self, found: Judged, verdict: Verdict) -> Example:
         found = self._smaller(found, verdict)
         quantity = found.quantity
         here = (found.verdict == verdict) & (found.region == focus(found, verdict)[0])
         ratio = np.where(here, found.ratio, -1.0)
         place = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
-        fmt = FORMATS[found.problem.format]
-        spacing = float(ulp(np.asarray(found.exact[place]), fmt))
-        names = (*self.case.identity.domain.regions, "mixed")
-        at = found.problem, found.layout, found.quantity, found.got.shape, place
-        number = snippet.place(self.case.identity, *at)
+        m, fmt = found.m, FORMATS[found.problem.format]
+        spacing = float(ulp(np.asarray(m.exact[place]), fmt))
+        number = snippet.place(m.identity, m.problem, m.layout, quantity, m.got.shape, place)
         return Example(
-            VERDICTS[verdict], self.case.label, fmt.name, found.layout, quantity, place,
-            names[int(found.region[place])], _lines(found.problem),
-            float(found.got[place]), float(found.exact[place]), float(found.error[place]) / spacing,
-            float(found.contract[place]) / spacing,
-            None if found.own is None else float(found.own[place]) / spacing,
+            WORDS[verdict], self.case.label, fmt.name, m.layout, quantity, place,
+            found.region_name(place), _lines(m.problem),
+            float(m.got[place]), float(m.exact[place]), float(m.error[place]) / spacing,
+            float(m.contract.bound[place]) / spacing,
+            None if found.opaque else float(m.own.bound[place]) / spacing,
             self._why(found, verdict, place), *self._layouts(found), self._threads(found),
-            self._program(found.problem, found.layout, f"print({number})  # exact {float(found.exact[place])!r}"),
+            self._program(m.problem, m.layout, f"print({number})  # exact {float(m.exact[place])!r}"),
         )  # fmt: skip
 
     def _program(self, problem: Problem, layout: str, show: str) -> str:
@@ -270,7 +244,7 @@ class Judge:
 
     def _again(self, quantity: str, problem: Problem, layout: str) -> Judged | None:
         """The same quantity of another problem, or in another layout, if it can be judged there."""
-        if not execute.applies(self.case.identity, problem, layout):
+        if not applies(self.case.identity, problem, layout):
             return None
         try:
             run = self._ran(problem, layout, Expected(once=True))
@@ -282,12 +256,12 @@ class Judge:
     def _layouts(self, found: Judged) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The layouts in which the quantity fails, and those in which it never does, nor on this problem."""
         fails, spared = [], []
-        for (quantity, layout), counts in self.places.items():
-            if quantity == found.quantity and counts[UNSTABLE:].any():
+        for (quantity, layout), failed in self.places.items():
+            if quantity == found.quantity and failed:
                 fails.append(layout)
             elif quantity == found.quantity:
                 again = self._again(quantity, found.problem, layout)
-                spared += [layout] if again and (again.verdict < UNSTABLE).all() else []
+                spared += [layout] if again and (again.verdict < Verdict.UNSTABLE).all() else []
         return tuple(fails), tuple(spared)
 
     def _threads(self, found: Judged) -> int:
@@ -295,10 +269,10 @@ class Judge:
         if found.threads == 1:
             return 0
         with threads(1):
-            again = self._again(found.quantity, found.problem, found.layout)
-        return found.threads if again and (again.verdict < UNSTABLE).all() else 0
+            again = self._again(found.quantity, found.problem, found.m.layout)
+        return found.threads if again and (again.verdict < Verdict.UNSTABLE).all() else 0
 
-    def _smaller(self, found: Judged, verdict: int) -> Judged:
+    def _smaller(self, found: Judged, verdict: Verdict) -> Judged:
         best, (region, ratio), left = found, focus(found, verdict), NUMBERS
         end = time.monotonic() + SECONDS
 
@@ -307,7 +281,7 @@ class Judge:
             left -= next(iter(problem.items.values())).size
             if left < 0 or time.monotonic() > end or self.conduct.hung:
                 return False
-            again = self._again(found.quantity, problem, found.layout)
+            again = self._again(found.quantity, problem, found.m.layout)
             if again is None:
                 return False
             if not (again.verdict == verdict).any() or focus(again, verdict) < (region, GRAVE * ratio):
@@ -319,31 +293,31 @@ class Judge:
             shrunk(found.problem, {**self.case.identity.domain.axes, "g": self.case.identity.out}, fails, ATTEMPTS)
         return best
 
-    def _why(self, found: Judged, verdict: int, place: tuple[int, ...]) -> str:
-        if found.own is None:
+    def _why(self, found: Judged, verdict: Verdict, place: tuple[int, ...]) -> str:
+        if found.opaque:
             return self._likened(found, place)
-        follow = partial(self._follow, found.problem, found.layout)
+        follow = partial(self._follow, found.problem, found.m.layout)
         try:
             return self._traced(follow, found, verdict, place)
         except Exception:  # it could be followed before: it runs other operations each time
             return "its operations could not be followed again"
 
-    def _traced(self, follow: Callable[..., Outcome], found: Judged, verdict: int, place: tuple[int, ...]) -> str:
+    def _traced(self, follow: Callable[..., Outcome], found: Judged, verdict: Verdict, place: tuple[int, ...]) -> str:
         """What is to blame for a number, by its own operations."""
         what = found.quantity
-        if verdict in (UNSTABLE, UNBOUNDED):
+        if verdict in (Verdict.UNSTABLE, Verdict.UNBOUNDED):
 
             def bound(rules: audit.Rules) -> float:
-                return float(follow(as_is=rules).bound[what][place])
+                return float(follow(Follow(rules)).bound[what][place])
 
             operations, total = audit.follow(bound)
             lost = audit.culprit(operations, total)
             return audit.explained(lost, operations, total, f"the {what}") if lost else "no operation stands out"
-        run = follow(history=True)
+        run = follow(Follow(history=True))
         if run.excess:
             return f"{run.excess.operation} is outside its own bound: PyTorch's operation, not the formula"
         ideal = float(run.exact[what][place])
-        return f"without any rounding it gives {ideal:.9g}, where the identity says {found.exact[place]:.9g}"
+        return f"without any rounding it gives {ideal:.9g}, where the identity says {found.m.exact[place]:.9g}"
 
     def _likened(self, found: Judged, place: tuple[int, ...]) -> str:
         """What can be said of an opaque implementation: why it is one, and whether PyTorch's function is no better."""
@@ -351,13 +325,14 @@ class Judge:
         identity, what = self.case.identity, found.quantity
         if identity.bitwise:  # nothing excuses it
             return said
-        trial = judge.Trial(identity, identity.reference, found.problem, found.layout, self.device, self.mode)
-        _, _, ball = judge.decide(identity, found.problem, what, found.got, found.contract)
-        only = np.full(found.verdict.shape, judge.INSIDE)
-        only[place] = judge.OUTSIDE
-        run = judge.reference_run(identity, found.problem, found.layout, self.device, self.mode)
-        only, names = judge.excused(trial, run, what, ball, found.got, only)
-        if only[place] == judge.KNOWN:
+        place_ = Place(found.m.layout, self.device, self.mode)
+        trial = Trial(identity, identity.reference, found.problem, place_)
+        fact, _, ball = judge.decide(identity, found.problem, what, found.m.got, found.m.contract.bound)
+        only = np.zeros(fact.shape, dtype=bool)
+        only[place] = True
+        run = judge.reference_run(identity, found.problem, place_)
+        fact, names = known.excused(trial, run, what, ball, found.m.got, only, fact)
+        if fact[place] == EXCUSED:
             said += f"; {identity.reference.label} may be as far off here, by its known defect {', '.join(names)}"
         return said
 

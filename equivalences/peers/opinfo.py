@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equivalences import execute
 from equivalences.formats import FORMATS
 from equivalences.model import Fault, Form, Identity, Problem
 from equivalences.peers import practice
+from equivalences.running import execute
+from equivalences.running.forms import function
 
 _OF_LABELS = "input target weight size_average ignore_index reduce reduction label_smoothing"
 _WITH_LOGITS = ("nn.functional.binary_cross_entropy_with_logits", "input target weight size_average reduce reduction")
@@ -264,14 +265,14 @@ def _gradient_holds(identity: Identity, broken: Form, problem: Problem) -> bool:
     leaves = {name: torch.zeros(problem[name].shape, dtype=torch.float64).copy_(items[name]) for name in identity.wrt}
     for leaf in leaves.values():
         leaf.requires_grad_()
-    call = execute.function(broken, tuple(items))
+    call = function(broken, tuple(items))
 
-    def function(*tensors: Tensor) -> Tensor:
+    def of_tensors(*tensors: Tensor) -> Tensor:
         value: Tensor = call(**items | dict(zip(leaves, tensors, strict=True)))
         return value
 
     held: bool = torch.autograd.gradcheck(
-        function, tuple(leaves.values()), raise_exception=False, check_undefined_grad=False,
+        of_tensors, tuple(leaves.values()), raise_exception=False, check_undefined_grad=False,
         nondet_tol=declared.gradcheck_nondet_tol, fast_mode=declared.gradcheck_fast_mode is not False,
     )  # fmt: skip
     return held

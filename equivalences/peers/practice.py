@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivalences import execute
 from equivalences.formats import FORMATS, truncate
 from equivalences.model import Array, Fault, Form, Identity, Problem
+from equivalences.running import execute
+from equivalences.running.execute import Place
 
 ROWS, COLUMNS = 64, 10
 
@@ -100,7 +101,7 @@ def reference(identity: Identity, problem: Problem) -> dict[str, Tensor]:
 
 def run(identity: Identity, form: Form, problem: Problem, layout: str = "contiguous") -> dict[str, Tensor]:
     dtype = FORMATS[problem.format].dtype
-    got = execute.run(identity, form, problem, layout=layout, track=False).got
+    got = execute.run(identity, form, problem, Place(layout), follow=None).got
     return {name: torch.tensor(numbers).to(dtype) for name, numbers in got.items()}
 
 

@@ -11,7 +11,7 @@ import msgspec
 from equivalences.schema import SEVERITIES, Defect, Met
 
 if TYPE_CHECKING:  # what reads a file needs no torch
-    from equivalences.tally import Tally
+    from equivalences.judging.tally import Tally
 
 Found = tuple[str, Met]  # the format, and what was seen of a defect in one form
 

@@ -8,16 +8,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from equivalences import devices, entries, execute, judge, sweep
+from equivalences import devices, entries, sweep
 from equivalences.catalogue import FAMILY_OF, PITFALLS
 from equivalences.entries import Entry
-from equivalences.execute import LAYOUTS
-from equivalences.judge import KNOWN, OUTSIDE, Measurement
+from equivalences.judging import judge, known, witness
+from equivalences.judging.facts import EXCUSED, OUTSIDE
+from equivalences.judging.judge import Held, Measurement
+from equivalences.judging.tally import Tally
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form, Identity, KnownDefect, Pitfall, Raises, Unstable, Warns
 from equivalences.problems import regions
 from equivalences.report import failure, formula, listing, table
-from equivalences.tally import Tally
+from equivalences.running import execute
+from equivalences.running.execute import Place
+from equivalences.running.forms import exists
+from equivalences.running.layouts import LAYOUTS
 from equivalences.unstable import UNSTABLE
 
 AXES = {"": "a number", "R": "one number for each row", "C": "one number for each class", "RC": "rows x classes"}
@@ -92,7 +97,7 @@ def _form(form: Form, mark: str) -> Iterator[str]:
     claims = (("formats", form.formats), ("layouts", form.layouts))
     yield from (f"      only for the {what}: {_all(names)}" for what, names in claims if names)
     if form.needs:
-        there = "" if execute.exists(form) else ", which this torch does not have"
+        there = "" if exists(form) else ", which this torch does not have"
         yield f"      needs torch.{form.needs}{there}"
 
 
@@ -112,9 +117,9 @@ def _breaks(identity: Identity, form: Form, tried: Tally | None) -> Iterator[str
     every = identity.regions or identity.domain.regions
     if form.regions and (rest := [name for name in every if name not in form.regions]):
         yield f"wrong or without a bound in: {_all(rest)}"
-    for known in UNSTABLE:
-        if known.identity == identity.name and known.form == form.label:
-            yield f"loses digits of the {known.quantity} ({known.name}): {known.why}"
+    for entry in UNSTABLE:
+        if entry.identity == identity.name and entry.form == form.label:
+            yield f"loses digits of the {entry.quantity} ({entry.name}): {entry.why}"
     lost: dict[str, tuple[int, int]] = {}
     for (label, _, region), cell in tried.cells.items() if tried else ():
         if label == form.label and region in (form.regions or every):
@@ -167,10 +172,10 @@ def concerning(identity: Identity) -> list[KnownDefect]:
         problem = identity.domain.edges(fmt)[0]
         for form in judge.forms(identity, fmt, layout):
             try:
-                ran = execute.run(identity, form, problem, layout=layout).operations
+                ran = execute.run(identity, form, problem, Place(layout))
             except Exception:  # `verify` reports it
                 continue
-            met |= {defect for defect in possible if judge.concerns(defect, form, ran)}
+            met |= {defect for defect in possible if known.concerns(defect, ran)}
     return [defect for defect in KNOWN_DEFECTS if defect in met]
 
 
@@ -221,9 +226,10 @@ def _defect(defect: KnownDefect) -> Iterator[str]:
         yield from ("", f"its witness needs a device that is not here: {_all(defect.devices)}")
         return
     yield from ("", "its witness here, judged as if nobody knew", "")
-    for met in judge.witnessed(defect, here):
-        if isinstance(met, Measurement) and np.isin(met.verdict, (KNOWN, OUTSIDE)).any():
-            unknown = replace(met, verdict=np.where(met.verdict == KNOWN, OUTSIDE, met.verdict), defects=())
+    for met in witness.witnessed(defect, here):
+        if isinstance(met, Measurement) and np.isin(met.own.fact, (EXCUSED, OUTSIDE)).any():
+            fact = np.where(met.own.fact == EXCUSED, OUTSIDE, met.own.fact)
+            unknown = replace(met, own=Held(met.own.bound, fact), defects=())
             yield from failure.text(unknown, shrink=False).splitlines()
             return
     yield "not outside its allowance: this torch does not have the defect"

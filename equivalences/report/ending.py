@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from equivalences.judging.tally import Tally
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import KnownDefect
-from equivalences.tally import Tally
 
 
 def _met(tallies: Sequence[Tally]) -> list[tuple[KnownDefect, int]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from equivalences import execute, judge
-from equivalences.execute import LAYOUTS
 from equivalences.formats import FORMATS, ulp
-from equivalences.judge import INSIDE, KNOWN, OUTSIDE, UNBOUNDED, UNDECIDED, VERDICTS, Crash, Judgement, Measurement
+from equivalences.judging import judge
+from equivalences.judging.facts import EXCUSED, FAILS, GATE, INSIDE, OUTSIDE, UNBOUNDED, Fact
+from equivalences.judging.judge import Crash, Judgement, Measurement
 from equivalences.model import Identity, Problem
 from equivalences.report import formula
 from equivalences.report.shrink import shrunk
 from equivalences.report.snippet import place, snippet
 from equivalences.rounding import Step
+from equivalences.running import execute
+from equivalences.running.execute import Follow, Place
+from equivalences.running.layouts import LAYOUTS, applies
 
 LONG = 200  # numbers; a problem with more is summarised, and printed whole by its snippet only
 
@@ -41,8 +44,8 @@ def text(failure: Judgement, shrink: bool = True) -> str:
 def _headline(failure: Judgement) -> str:
     if isinstance(failure, Crash):
         return f"raised {type(failure.error).__name__}: {' '.join(str(failure.error).split())[:300]}"
-    verdict = np.isin(failure.verdict, (OUTSIDE, UNDECIDED))
-    outside = "outside its allowance" if (failure.verdict == OUTSIDE).any() else "undecided at the highest precision"
+    verdict = np.isin(failure.own.fact, FAILS)
+    outside = "outside its allowance" if (failure.own.fact == OUTSIDE).any() else "undecided at the highest precision"
     return f"{failure.quantity}: {int(verdict.sum())} of {failure.got.size} numbers {outside}"
 
 
@@ -52,7 +55,7 @@ def _headline(failure: Judgement) -> str:
 def _same(identity: Identity, failure: Judgement, problem: Problem) -> Judgement | None:
     """The same failure on another problem, if it has it."""
     where = {"layout": failure.layout, "device": failure.device, "mode": failure.mode}
-    if not execute.applies(identity, problem, failure.layout):
+    if not applies(identity, problem, failure.layout):
         return None
     try:
         met = judge.measure(identity, failure.form, problem, **where)
@@ -65,7 +68,7 @@ def _same(identity: Identity, failure: Judgement, problem: Problem) -> Judgement
         elif (
             isinstance(judgement, Measurement)
             and judgement.quantity == failure.quantity
-            and (judgement.verdict == OUTSIDE).any() >= (failure.verdict == OUTSIDE).any()
+            and (judgement.own.fact == OUTSIDE).any() >= (failure.own.fact == OUTSIDE).any()
             and judgement.failed
         ):
             return judgement
@@ -113,8 +116,8 @@ def problem_lines(problem: Problem, elsewhere: str = "") -> list[str]:
 def worst(m: Measurement) -> tuple[int, ...]:
     """The index of the number that is furthest outside its allowance."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        excess = np.where(m.own > 0, m.error / m.own, np.where(m.error > 0, np.inf, 0.0))
-    excess = np.where(np.isin(m.verdict, (OUTSIDE, UNDECIDED)), np.nan_to_num(excess, nan=np.inf), -1.0)
+        excess = np.where(m.own.bound > 0, m.error / m.own.bound, np.where(m.error > 0, np.inf, 0.0))
+    excess = np.where(np.isin(m.own.fact, FAILS), np.nan_to_num(excess, nan=np.inf), -1.0)
     found = np.argwhere(excess == excess.max())
     largest = max(found, key=lambda index: float(np.nan_to_num(m.error[tuple(index)], nan=np.inf)))
     return tuple(int(i) for i in largest)
@@ -133,7 +136,7 @@ def _measurement(m: Measurement) -> list[str]:
         "",
     ]
     show = place(m.identity, m.problem, m.layout, m.quantity, m.got.shape, at)
-    own = float(m.own[at])
+    own = float(m.own.bound[at])
     note = f"print({show})  # got {float(m.got[at])!r}, exact {float(m.exact[at])!r}, allowed +-{own:.3g}"
     return [*lines, *_repeat(m, note)]
 
@@ -155,17 +158,17 @@ def _numbers(found: Judgement | None, at: tuple[int, ...], spacing: float) -> li
         return ["", "", "", "", "", "not judged"]
     if isinstance(found, Crash):
         return ["", "", "", "", "", f"raised {type(found.error).__name__}"]
-    error, own, verdict = float(found.error[at]), float(found.own[at]), int(found.verdict[at])
+    error, own, verdict = float(found.error[at]), float(found.own.bound[at]), Fact(int(found.own.fact[at]))
     with np.errstate(all="ignore"):
         ratio = float(np.float64(error) / np.float64(own)) if own else (0.0 if not error else np.inf)
-    shown = VERDICTS[verdict] + (f": {', '.join(found.defects)}" if verdict == KNOWN else "")
+    shown = GATE[verdict] + (f": {', '.join(found.defects)}" if verdict == EXCUSED else "")
     return [
         f"{float(found.got[at]):.9g}",
         f"{float(found.exact[at]):.9g}",
         f"{error / spacing:.3g}",
         "none" if verdict == UNBOUNDED else f"{own / spacing:.3g}",
         "" if verdict == UNBOUNDED else f"{ratio:.3g}",
-        shown.upper() if verdict not in (INSIDE, UNBOUNDED, KNOWN) else shown,
+        shown.upper() if verdict not in (INSIDE, UNBOUNDED, EXCUSED) else shown,
     ]
 
 
@@ -195,7 +198,7 @@ def _operations(m: Measurement, at: tuple[int, ...]) -> list[str]:
     if m.identity.bitwise:
         return ["the outputs are compared bit by bit: no rounding error is allowed, and none is followed"]
     try:
-        run = execute.run(m.identity, m.form, m.problem, layout=m.layout, device=m.device, history=True)
+        run = execute.run(m.identity, m.form, m.problem, Place(m.layout, m.device), follow=Follow(history=True))
     except Exception as error:  # it ran when it was judged; the rest of the report is worth having
         return [f"(the operations could not be followed again: {error})"]
     lines = ["operations in order, with the largest error/bound of their results, as float64 sees it"]
@@ -213,7 +216,7 @@ def _operations(m: Measurement, at: tuple[int, ...]) -> list[str]:
             left = len(run.steps) - number
             return [*lines, f"       ({left} more operations follow)"] if left else lines
     ideal = float(run.exact[m.quantity][at])
-    if not abs(ideal - float(m.exact[at])) <= float(m.own[at]):
+    if not abs(ideal - float(m.exact[at])) <= float(m.own.bound[at]):
         lines.append(
             f"  none is outside its bound: without any rounding this form gives {ideal:.9g} here, "
             f"and the identity says {float(m.exact[at]):.9g}"

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from equivalences import execute, judge
 from equivalences.catalogue import PITFALLS
+from equivalences.judging import judge
 from equivalences.model import Array, Differs, Form, Pitfall, Problem, Raises, Warns
 from equivalences.report import markdown
+from equivalences.running import execute
+from equivalences.running.execute import Place
+from equivalences.running.forms import exists
 
 _HEAD = """# Pitfalls
 
@@ -115,13 +118,13 @@ def _row(name: str, form: Form, pitfall: Pitfall, shown: Problem) -> tuple[str, 
 
 def gives(pitfall: Pitfall, form: Form, shown: Problem) -> str:
     """What a form gives on a problem: value and gradients to four digits, or an exception; and a warning."""
-    if not execute.exists(form):
+    if not exists(form):
         return "(not in this release)"
     layout = (pitfall.mistake.layouts or judge.layouts(pitfall.of))[0]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
-            got = execute.run(pitfall.of, form, shown, layout=layout, track=False).got
+            got = execute.run(pitfall.of, form, shown, Place(layout), follow=None).got
         except Exception as error:
             if not isinstance(pitfall.outcome, Raises) or form is not pitfall.mistake:
                 raise

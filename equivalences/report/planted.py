@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from equivalences import peers, planted, sensitivity
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
-from equivalences.execute import torch_version
 from equivalences.faults import FAULTS, SPECIAL_FAULTS
 from equivalences.formats import FORMATS
 from equivalences.model import Fault, Identity, SpecialFault
 from equivalences.report import markdown
+from equivalences.running.forms import torch_version
 from equivalences.sensitivity import Sensitivity
 
 COMMAND = "python -m equivalences faults --docs docs"

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from equivalences import sweep
-from equivalences.tally import Tally
+from equivalences.judging.tally import Tally
 
 Cells = MutableMapping[tuple[str, str], Tally]
 Callback = Callable[[sweep.Progress], None]

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from equivalences.judge import Crash, Judgement
+from equivalences.judging.judge import Crash, Judgement
+from equivalences.judging.tally import Tally
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Problem
 from equivalences.report.environment import environment
 from equivalences.schema import SCHEMA, sealed
-from equivalences.tally import Tally
 
 LISTED = 1000  # numbers of a worst problem; larger ones would make up nine tenths of the file
 
@@ -49,7 +49,7 @@ def tally(t: Tally, complete: bool = True) -> dict[str, Any]:
                 "error/allowance": plain(cell.ratio),
                 "error/contract": plain(cell.contract_ratio),
             }
-            for (form, kind, region), cell in t.cells.items()
+            for (form, kind, region), cell in t.by_kind().items()
         ],
         "known defects": met(t),
         "problems crc32": f"{t.seen:08x}",
@@ -88,7 +88,7 @@ def failure(f: Judgement) -> dict[str, Any]:
     where = {"form": f.form.label, "layout": f.layout, "device": f.device, "mode": f.mode, "problem": repr(f.problem)}
     if isinstance(f, Crash):
         return {**where, "raised": type(f.error).__name__, "message": str(f.error)}
-    return {**where, "quantity": f.quantity, "verdicts": f.verdict.tolist()}
+    return {**where, "quantity": f.quantity, "verdicts": f.own.fact.tolist()}
 
 
 def defects(tallies: Iterable[Tally]) -> list[dict[str, str]]:

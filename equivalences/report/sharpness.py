@@ -10,12 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from equivalences import execute, judge
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
 from equivalences.formats import FORMATS
+from equivalences.judging import judge
 from equivalences.model import Form, Identity, Problem
 from equivalences.report import markdown
 from equivalences.rounding import RULES
+from equivalences.running import execute
+from equivalences.running.execute import Place
+from equivalences.running.forms import exists
+from equivalences.running.layouts import applies
 from equivalences.schema import Results
 
 KERNEL, COMPOSED = 0.3, 0.03
@@ -60,10 +64,10 @@ def kernels(identity: Identity, form: Form) -> set[str]:
     """The operations that the form's value is computed with, but for those that only move numbers."""
     fmt = next(fmt for fmt in FORMATS if fmt in (form.formats or identity.formats))
     layout = next(name for name in judge.layouts(identity) if name in (form.layouts or judge.layouts(identity)))
-    problem = next(p for p in identity.domain.edges(fmt) if execute.applies(identity, p, layout))
+    problem = next(p for p in identity.domain.edges(fmt) if applies(identity, p, layout))
     if identity.wrt:  # the value alone
         problem = Problem(problem.format, {name: item for name, item in problem.items.items() if name != "g"})
-    names = execute.run(identity, form, problem, layout=layout).operations
+    names = execute.run(identity, form, problem, Place(layout)).operations
     return {name for name in names if name not in RULES or not RULES[name].__module__.endswith("movement")}
 
 
@@ -78,7 +82,7 @@ def _lines(several: Sequence[Results]) -> Iterator[str]:
         (name, form.label): next(iter(some))
         for name in dict.fromkeys(name for name, _, _ in use)
         for form in IDENTITIES[name].forms
-        if execute.exists(form) and len(some := kernels(IDENTITIES[name], form)) == 1
+        if exists(form) and len(some := kernels(IDENTITIES[name], form)) == 1
     }
     numbers = sum(tally.numbers for results in several for tally in results.tallies)
     problems = sum(tally.problems for results in several for tally in results.tallies)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from equivalences import execute
-from equivalences.execute import LAYOUTS
 from equivalences.formats import FORMATS
 from equivalences.model import Array, Form, Identity, Problem
+from equivalences.running.forms import NAMES, function_source
+from equivalences.running.layouts import LAYOUTS, layout_code
 
 LONG = 512  # numbers; more than that are packed
 
@@ -42,7 +42,7 @@ def _assignments(identity: Identity, problem: Problem, layout: str) -> list[str]
             lines.append(f"{name} = {item!r}")
             continue
         dtype = FORMATS[problem.format].dtype if item.dtype.kind == "f" else torch.tensor(np.zeros(1, item.dtype)).dtype
-        code = execute.layout_code(identity, problem, plan, name)
+        code = layout_code(identity, problem, plan, name)
         first = name if code == "x" or "x" in problem.items else "x"
         lines.append(f"{first} = {_literal(item, str(dtype))}")
         if code != "x":
@@ -53,7 +53,7 @@ def _assignments(identity: Identity, problem: Problem, layout: str) -> list[str]
 def _definition(form: Form, names: tuple[str, ...]) -> str:
     """The form as the source of a function `form` of keyword arguments."""
     if isinstance(form.code, str):
-        return execute.function_source(form, names).rstrip()
+        return function_source(form, names).rstrip()
     source = textwrap.dedent(inspect.getsource(form.code))
     wanted = [name for name in names if name in inspect.signature(form.code).parameters]
     if source.startswith("def "):
@@ -67,7 +67,7 @@ def _imports(body: str) -> list[str]:
     for name in ("base64", "zlib"):
         if f"{name}." in body:
             lines.append(f"import {name}")
-    for name, thing in execute._NAMES.items():
+    for name, thing in NAMES.items():
         if name != "torch" and f"{name}." not in body:
             continue
         parent, _, last = thing.__name__.rpartition(".")
@@ -115,7 +115,7 @@ def place(identity: Identity, problem: Problem, layout: str, quantity: str, shap
     if not shape:
         return f"{name}.item()"
     item = "g" if quantity == "value" else quantity.removeprefix("gradient ")
-    code = execute.layout_code(identity, problem, LAYOUTS[layout], item)
+    code = layout_code(identity, problem, LAYOUTS[layout], item)
     # Lay out the canonical positions as the form's own tensor is, and look where this one went.
     positions = torch.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
     laid = eval(code, {"torch": torch, "x": positions})

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from rich.table import Table
 
-from equivalences.judge import Crash
+from equivalences.judging.judge import Crash
+from equivalences.judging.tally import Cell, Tally, Worst
 from equivalences.report.columns import Column, fitted
-from equivalences.tally import Cell, Tally, Worst
 
 
 def _count(n: int) -> str:

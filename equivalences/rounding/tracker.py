@@ -8,6 +8,7 @@ operation; the bound of a composition, and of its gradient, follows from them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -45,6 +46,16 @@ class Step:
         return not within.all()  # a nan is not within
 
 
+def _on_the_stack(modules: frozenset[str]) -> set[str]:
+    """Those of the modules (or packages) whose code is being run."""
+    found, frame = set(), sys._getframe()
+    while (before := frame.f_back) is not None:
+        frame = before
+        name = str(frame.f_globals.get("__name__", ""))
+        found |= {module for module in modules if name == module or name.startswith(f"{module}.")}
+    return found
+
+
 class _Described(NamedTuple):
     """What an operator is.
 
@@ -80,17 +91,20 @@ class Tracker(TorchDispatchMode):
     mode      "compiled" if the bounds are for the code that a compiler makes of the operations run here.
     as_is     rules that replace the registered ones for this run (see `model.KnownDefect`).
     history   keep every step, to name the first operation that exceeded its bound.
+    modules   operation -> modules of which it is noted whether they call it (see `callers`).
     """
 
     device: str = "cpu"
     mode: str = "eager"
     as_is: Mapping[str, Rule] = field(default_factory=dict)
     history: bool = False
+    modules: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # not annotated in torch
         self.assume: Assumptions = assumptions(self.device, self.mode)
         self.operations: set[str] = set()
+        self.callers: set[tuple[str, str]] = set()  # operation, and a module below which it was called
         self.steps: list[Step] = []
         self.shadows = Shadows()
 
@@ -101,6 +115,12 @@ class Tracker(TorchDispatchMode):
     def declare(self, tensor: Tensor) -> Tensor:
         """Says that `tensor` holds exact data: an input or a constant."""
         return self.shadows.declare(tensor)
+
+    def taken(self, item: Any) -> Any:
+        """An input as the run takes it: a tensor of exact data, a number whose arithmetic is followed, else itself."""
+        if isinstance(item, Tensor):
+            return self.declare(item)
+        return self.coefficient(item) if type(item) is float else item
 
     def shadow(self, tensor: Tensor) -> Shadow:
         """The shadow of a tensor.  Raises Untracked for floating-point data that was never declared or computed."""
@@ -172,6 +192,8 @@ class Tracker(TorchDispatchMode):
         if shadows is None:
             return
         self.operations.add(name)
+        if name in self.modules:
+            self.callers |= {(name, module) for module in _on_the_stack(self.modules[name])}
         self._note(name, results, [shadows] if isinstance(shadows, Shadow) else shadows)
 
     def _note(self, name: str, results: list[Tensor], shadows: Any) -> None:
