@@ -8,6 +8,7 @@ sign.  Other layouts, and problems that Hypothesis draws beside the edge problem
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +35,14 @@ class Sensitivity:
     by_region: dict[str, float]
 
 
-def measured(identity: Identity, fmt: str) -> list[Sensitivity]:
-    """What the gate notices of every form's value, and of its gradient if the identity judges one."""
+def measured(identity: Identity, fmt: str, forms: Sequence[Form] = ()) -> list[Sensitivity]:
+    """What the gate notices of the value of each of the `forms` (none: all), and of its gradient if one is judged."""
     smallest: dict[tuple[Form, str], dict[str, float]] = {}
     for problem, _ in sweep.edges(identity, fmt, "eager"):
         first: dict[Form, str] = {}
         for layout in sweep.layouts(identity, problem, "eager"):
-            first |= {form: layout for form in judge.forms(identity, fmt, layout) if form not in first}
+            claimed = [form for form in judge.forms(identity, fmt, layout) if not forms or form in forms]
+            first |= {form: layout for form in claimed if form not in first}
         for form, layout in first.items():
             for m in judge.measure(identity, form, problem, layout=layout):
                 if isinstance(m, Measurement):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import unittest
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,8 +29,9 @@ from equivalences.formats import FORMATS
 from equivalences.judging import judge
 from equivalences.model import Fault, SpecialFault, SpecialValue
 from equivalences.peers import opinfo
-from equivalences.report import markdown
+from equivalences.report import markdown, sealed
 from equivalences.report import planted as pages
+from equivalences.report import sensitivity as of_sensitivity
 from equivalences.running.forms import exists, torch_version
 from equivalences.special_values import SPECIAL_VALUES
 
@@ -132,11 +134,12 @@ def same_version(page: str) -> None:
         pytest.skip(f"measured with another torch: `{pages.COMMAND}` measures with this one")
 
 
-@pytest.mark.parametrize("page", pages.PAGES)
-def test_pages_have_the_entries_as_they_are(page: str) -> None:
-    digest = pages.faults_digest() if page == "faults.md" else pages.sensitivity_digest()
+@pytest.mark.parametrize(
+    ("page", "digest"), [("faults.md", pages.faults_digest), ("sensitivity.md", of_sensitivity.digest)]
+)
+def test_pages_have_the_entries_as_they_are(page: str, digest: Callable[[], str]) -> None:
     whole = lines(page)
-    assert f"entries {digest}, text {pages.seal(whole)} -->" in whole[2], f"out of date: run `{pages.COMMAND}`"
+    assert f"entries {digest()}, text {sealed.seal(whole)} -->" in whole[2], f"out of date: run `{pages.COMMAND}`"
 
 
 @pytest.mark.parametrize(
@@ -160,14 +163,23 @@ def test_page_on_faults_says_what_is_measured_at_special_values(fault: SpecialFa
     assert pages.special_row(pages.special(fault)) in lines("faults.md")
 
 
-@pytest.mark.parametrize(("name", "fmt"), [("softmax", "float32"), ("sigmoid", "bfloat16"), ("sgd_step", "float64")])
-def test_page_on_sensitivity_says_what_is_measured(name: str, fmt: str) -> None:
+def test_page_on_sensitivity_says_what_is_measured() -> None:
     same_version("sensitivity.md")
-    identity, family = IDENTITIES[name], lines(f"sensitivity/{FAMILY_OF[name]}.md")
-    for cell in sensitivity.measured(identity, fmt):
-        row = markdown.row(pages.sensitivity_row(cell, identity.domain.regions))
-        assert row in family
-        assert (row in lines("sensitivity.md")) == (cell.form is identity.reference)
+    shown = [line.split("|")[1:-1] for line in lines("sensitivity.md") if line.startswith("| `")]
+    assert len(shown) == of_sensitivity.WEAKEST
+    for cells in shown[::10]:
+        name, kind, fmt, region, k = (cell.strip().strip("`") for cell in cells)
+        identity = IDENTITIES[name]
+        measured = sensitivity.measured(identity, fmt, (identity.reference,))
+        (cell,) = (each for each in measured if each.kind == kind)
+        assert of_sensitivity.multiple(cell.by_region[region]) == k
+
+
+def test_sensitivity_is_shown_form_by_form() -> None:
+    identity = IDENTITIES["sigmoid"]
+    text = "\n".join(of_sensitivity.tables([identity], ("bfloat16",)))
+    for cell in sensitivity.measured(identity, "bfloat16"):
+        assert markdown.row(of_sensitivity.row(cell)) in text
 
 
 def test_peers_leave_the_examples_alone(request: pytest.FixtureRequest) -> None:

@@ -19,19 +19,19 @@ def add(commands: Any) -> None:
     faults.set_defaults(run=run)
 
 
+PAGES = ("faults.md", "sensitivity.md")
+
+
 def run(asked: Any, console: Console) -> int:
-    from equivalences import files, planted, sensitivity
-    from equivalences.catalogue import IDENTITIES
+    from equivalences import files, planted
     from equivalences.faults import FAULTS, SPECIAL_FAULTS
-    from equivalences.report import environment, plain
+    from equivalences.report import environment, plain, sensitivity
     from equivalences.report import planted as pages
 
     examples = planted.EXAMPLES if asked.examples is None else asked.examples
     with ExitStack() as stack:
         try:
-            names = pages.PAGES if asked.docs else ()
-            if asked.docs and Path(asked.docs).is_dir():
-                (Path(asked.docs) / "sensitivity").mkdir(exist_ok=True)
+            names = PAGES if asked.docs else ()
             page = {name: stack.enter_context(files.destination(Path(asked.docs) / name)) for name in names}
         except OSError as error:
             raise Usage(f"--docs: cannot write into {asked.docs}: {error.strerror}") from None
@@ -39,7 +39,8 @@ def run(asked: Any, console: Console) -> int:
         findings = [pages.found(fault, examples) for fault in plain.followed(tuple(FAULTS.values()), "faults", True)]
         for name, (caught, partly, run) in pages.counts(findings).items():
             console.print(f"{name:>12}: of {run} faults {caught} noticed in every format, {partly} in some")
-        specials = [pages.special(fault) for fault in SPECIAL_FAULTS if planted.entries(fault)]
+        there = [fault for fault in SPECIAL_FAULTS if planted.entries(fault)]
+        specials = [pages.special(fault) for fault in plain.followed(there, "faults at special values", True)]
         held = sum(finding.holds for finding in specials)
         console.print(f"of {len(specials)} faults at special values their table refuses {held} in every format")
         missed = [finding for finding in specials if not finding.holds]
@@ -50,15 +51,6 @@ def run(asked: Any, console: Console) -> int:
             what = "seen, though said to be invisible" if finding.fault.invisible else "not refused"
             console.print(f"{finding.fault.of.name}: {finding.fault.name}: {what}: {finding.gate}")
         if page and not wrong and not missed:
-            judged = [(i, fmt) for i in IDENTITIES.values() if pages.judged(i) for fmt in i.formats]
-            cells = [
-                cell
-                for identity, fmt in plain.followed(judged, "sensitivity", True)
-                for cell in sensitivity.measured(identity, fmt)
-            ]
-            for name, text in {
-                "faults.md": pages.faults_page(findings, specials),
-                **pages.sensitivity_pages(cells),
-            }.items():
-                page[name].text(text)
+            page["faults.md"].text(pages.faults_page(findings, specials))
+            page["sensitivity.md"].text(sensitivity.page(shown=True))
     return FAILED if wrong or missed else 0
