@@ -115,7 +115,8 @@ class Form:
 
     An expression may use ``torch``, ``F``, ``nn``, ``math``, the items of the problem and ``dim`` (the class
     dimension of the layout at hand); it may be several lines, the last of which is the value.
-    `regions`, `formats`, `layouts` and `modes` narrow what the form claims (None: all that its identity has).
+    `name` is permanent, and an entry of another table refers to the form by it ("": none does); the label is for
+    readers.  `regions`, `formats`, `layouts` and `modes` narrow what the form claims (None: all that its identity has).
     On the devices `dense_on` it is no form of tensors with gaps between their numbers.
     `needs` names an attribute below ``torch`` without which the form does not exist; `since` is the first release in
     which the form is the identity's, `until` the first in which it no longer is ("": always, never).
@@ -123,6 +124,7 @@ class Form:
 
     code: str | Callable[..., Any]
     label: str = ""
+    name: str = ""
     regions: tuple[str, ...] | None = None
     formats: tuple[str, ...] | None = None
     layouts: tuple[str, ...] | None = None
@@ -175,6 +177,10 @@ class Identity:
     @property
     def reference(self) -> Form:
         return self.forms[0]
+
+    def form(self, name: str) -> Form:
+        """The form of that permanent name ("reference": the first of them).  Raises KeyError."""
+        return {"reference": self.reference, **{form.name: form for form in self.forms if form.name}}[name]
 
     @property
     def by_row(self) -> bool:

@@ -17,9 +17,6 @@ from equivalences.model import Problem, Unstable, Witness
 
 PYTORCH = "https://github.com/pytorch/pytorch/issues/"
 
-BCE_WITH_LOGITS = "F.binary_cross_entropy_with_logits(z, t, reduction='none')"
-CROSS_ENTROPY = "F.cross_entropy(z, y, reduction='none')"
-
 
 def _logit(format: str, z: float, **target: float) -> Problem:
     items = {name: np.array([number]) for name, number in {"z": z, **target, "g": 1.0}.items()}
@@ -38,7 +35,7 @@ UNSTABLE = (
     Unstable(
         name="binary_cross_entropy_with_logits-value",
         identity="binary_cross_entropy",
-        form=BCE_WITH_LOGITS,
+        form="bce-with-logits",
         quantity="value",
         at=(0,),
         witnesses=(
@@ -56,7 +53,7 @@ UNSTABLE = (
     Unstable(
         name="binary_cross_entropy_with_logits-gradient",
         identity="binary_cross_entropy",
-        form=BCE_WITH_LOGITS,
+        form="bce-with-logits",
         quantity="gradient z",
         at=(0,),
         witnesses=(
@@ -74,7 +71,7 @@ UNSTABLE = (
     Unstable(
         name="sigmoid-gradient",
         identity="sigmoid_derivative",
-        form="z = z.detach().requires_grad_() ; torch.autograd.grad(torch.sigmoid(z), z, g)[0]",
+        form="sigmoid-vjp",
         quantity="value",
         at=(0,),
         witnesses=(
@@ -92,7 +89,7 @@ UNSTABLE = (
     Unstable(
         name="log_softmax-value",
         identity="log_softmax_tail",
-        form="F.log_softmax(z, dim)",
+        form="log-softmax",
         quantity="value",
         at=(0, 0),
         witnesses=(
@@ -108,7 +105,7 @@ UNSTABLE = (
     Unstable(
         name="log_softmax-gradient",
         identity="log_softmax_tail",
-        form="F.log_softmax(z, dim)",
+        form="log-softmax",
         quantity="gradient z",
         at=(0, 0),
         witnesses=(
@@ -124,7 +121,7 @@ UNSTABLE = (
     Unstable(
         name="softmax-gradient",
         identity="softmax_vjp_tail",
-        form="z = z.detach().requires_grad_() ; torch.autograd.grad(F.softmax(z, dim), z, g)[0]",
+        form="softmax-vjp",
         quantity="value",
         at=(0, 0),
         witnesses=(
@@ -142,7 +139,7 @@ UNSTABLE = (
     Unstable(
         name="cross_entropy-value",
         identity="two_columns",
-        form=CROSS_ENTROPY,
+        form="cross-entropy",
         quantity="value",
         at=(0,),
         witnesses=(
@@ -158,7 +155,7 @@ UNSTABLE = (
     Unstable(
         name="cross_entropy-gradient",
         identity="two_columns",
-        form=CROSS_ENTROPY,
+        form="cross-entropy",
         quantity="gradient z",
         at=(0, 0),
         witnesses=(
@@ -174,7 +171,7 @@ UNSTABLE = (
     Unstable(
         name="logsigmoid-second-derivative",
         identity="binary_cross_entropy_second_derivative",
-        form="-F.logsigmoid, backward twice",
+        form="-F.logsigmoid twice",
         quantity="value",
         at=(0,),
         witnesses=(

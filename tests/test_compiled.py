@@ -33,15 +33,15 @@ def measured(identity: Identity, form: Form, fmt: str) -> list[judge.Judgement]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "label", "fmt"),
+    ("name", "named", "fmt"),
     [
-        ("cross_entropy_options_reduced", "F.cross_entropy", "bfloat16"),
-        ("binary_cross_entropy", "F.binary_cross_entropy_with_logits(z, t, reduction='none')", "float32"),
+        ("cross_entropy_options_reduced", "cross-entropy", "bfloat16"),
+        ("binary_cross_entropy", "bce-with-logits", "float32"),
     ],
 )
-def test_form(name: str, label: str, fmt: str) -> None:
+def test_form(name: str, named: str, fmt: str) -> None:
     identity = IDENTITIES[name]
-    form = next(form for form in identity.forms if form.label == label)
+    form = identity.form(named)
     met = measured(identity, form, fmt)
     assert {m.quantity for m in met if isinstance(m, Measurement)} == {"value", "gradient z"}
     for judgement in met:
@@ -51,7 +51,7 @@ def test_form(name: str, label: str, fmt: str) -> None:
 def test_large_sums_are_held_to_the_order_of_the_compiler() -> None:
     """4096 numbers one after the other are more than eager code may add up so, and no failure."""
     identity = IDENTITIES["binary_cross_entropy_large_batch"]
-    form = next(form for form in identity.forms if form.label == "F.binary_cross_entropy_with_logits")
+    form = identity.form("bce-with-logits")
     value = measured(identity, form, "float32")[0]
     assert isinstance(value, Measurement)
     assert not value.failed, failure.text(value)

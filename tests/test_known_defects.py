@@ -58,10 +58,16 @@ def test_the_gate_finds_it(defect: KnownDefect, device: str, mode: str, monkeypa
 @pytest.mark.parametrize("defect", KNOWN_DEFECTS, ids=lambda defect: defect.name)
 def test_entry_is_complete(defect: KnownDefect) -> None:
     assert defect.witness.format in defect.formats
-    assert defect.form in {form.label for form in IDENTITIES[defect.identity].forms}
+    assert IDENTITIES[defect.identity].form(defect.form) in IDENTITIES[defect.identity].forms
     assert defect.seen, "name the releases of torch that it was seen in"
     assert defect.why
     assert defect.severity in Severity
     for told in (defect.off, defect.hurts, defect.instead):
         assert told.strip(), "say how far off, who is hurt and what to do instead"
         assert told == told.strip().rstrip(".")
+
+
+def test_forms_of_an_identity_have_different_names() -> None:
+    for identity in IDENTITIES.values():
+        names = [form.name for form in identity.forms if form.name]
+        assert len(names) == len({*names, "reference"}) - 1, identity.name

@@ -76,7 +76,7 @@ def test_a_million_rows_of_which_every_sixteenth_is_ignored() -> None:
 def test_class_weights_beyond_float16_meet_the_known_defect(name: str) -> None:
     defect = next(defect for defect in KNOWN_DEFECTS if defect.name == name)
     loss = IDENTITIES[defect.identity]
-    form = next(form for form in loss.forms if form.label == defect.form)
+    form = loss.form(defect.form)
     problem = next(
         problem
         for problem in loss.domain.exhaustive("float16")

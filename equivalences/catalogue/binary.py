@@ -51,10 +51,10 @@ binary_cross_entropy = Identity(
     spec=log_losses_of_labels,
     forms=(
         Form("torch.where(t > 0, -F.logsigmoid(z), -F.logsigmoid(-z))"),
-        Form("F.binary_cross_entropy_with_logits(z, t, reduction='none')"),
+        Form("F.binary_cross_entropy_with_logits(z, t, reduction='none')", name="bce-with-logits"),
         Form("nn.BCEWithLogitsLoss(reduction='none')(z, t)"),
         Form("torch.func.vmap(F.binary_cross_entropy_with_logits)(z, t)", layouts=BATCHED),
-        Form("F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')"),
+        Form("F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')", name="bce-of-sigmoid"),
         Form("torch.func.vmap(lambda z, t: F.binary_cross_entropy(torch.sigmoid(z), t))(z, t)", layouts=BATCHED),
         Form("nn.BCELoss(reduction='none')(nn.Sigmoid()(z), t)"),
         Form(
@@ -168,7 +168,7 @@ soft_margin_loss = Identity(
     spec=lambda p: [exact.softplus(-t * z) for z, t in zip(p.z, p.t, strict=True)],
     forms=(
         Form("-F.logsigmoid(t * z)"),
-        Form("F.soft_margin_loss(z, t, reduction='none')"),
+        Form("F.soft_margin_loss(z, t, reduction='none')", name="soft-margin-loss"),
         Form("nn.SoftMarginLoss(reduction='none')(z, t)"),
         Form("F.softplus(-t * z)"),
         Form("torch.log1p(torch.exp(-t * z))"),
@@ -188,8 +188,8 @@ binary_cross_entropy_soft = Identity(
     wrt=("z", "t"),
     forms=(
         Form("-(t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z))"),
-        Form("F.binary_cross_entropy_with_logits(z, t, reduction='none')"),
-        Form("F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')"),
+        Form("F.binary_cross_entropy_with_logits(z, t, reduction='none')", name="bce-with-logits"),
+        Form("F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')", name="bce-of-sigmoid"),
         Form("s = torch.sigmoid(z)\n-(t * torch.log(s) + (1 - t) * torch.log(1 - s))", regions=MODERATE),
         Form("F.softplus(z) - t * z"),
         Form(
@@ -218,7 +218,7 @@ two_columns = Identity(
     spec=lambda p: [exact.softplus(row[1 - y] - row[y]) for row, y in zip(p.z, p.y, strict=True)],
     forms=(
         Form("a, b = z.unbind(dim)\ntorch.where(y > 0, -F.logsigmoid(b - a), -F.logsigmoid(a - b))"),
-        Form("F.cross_entropy(z, y, reduction='none')"),
+        Form("F.cross_entropy(z, y, reduction='none')", name="cross-entropy"),
         Form("a, b = z.unbind(dim)\nF.binary_cross_entropy_with_logits(b - a, y.to(z.dtype), reduction='none')"),
         Form("a, b = z.unbind(dim)\nF.softplus((1 - 2 * y) * (b - a))"),
         Form(

@@ -30,6 +30,7 @@ def twice(
         f"(once,) = torch.autograd.grad(({loss}).sum(), z, create_graph=True)\n"
         "torch.autograd.grad(once, z, g)[0]",
         label=f"{what}, backward twice",
+        name=f"{what} twice",
         modes=("eager",),
         formats=formats,
         regions=regions,

@@ -25,7 +25,7 @@ bernoulli_nll = Identity(
         Form("-(t * torch.log(p) + (1 - t) * torch.log(1 - p))"),
         Form("-(torch.xlogy(t, p) + torch.xlogy(1 - t, 1 - p))"),
         Form("-torch.log(torch.where(t > 0.5, p, 1 - p))"),
-        Form("-torch.distributions.Bernoulli(p).log_prob(t)", regions=PROPER),
+        Form("-torch.distributions.Bernoulli(p).log_prob(t)", regions=PROPER, name="bernoulli-log-prob"),
         Form("-torch.distributions.Binomial(1, p).log_prob(t)", regions=PROPER),
         Form(
             "-torch.distributions.Categorical(torch.stack((1 - p, p), 1), validate_args=False).log_prob(t.long())",

@@ -38,7 +38,7 @@ cross_entropy_many_rows = Identity(
     counts_rows=True,
     regions=MILD,
     forms=(
-        Form(f"F.cross_entropy(z, y, {OF_LABELS})", label="F.cross_entropy"),
+        Form(f"F.cross_entropy(z, y, {OF_LABELS})", label="F.cross_entropy", name="cross-entropy"),
         Form(f"F.nll_loss(F.log_softmax(z, dim), y, {OF_LABELS})", label="F.nll_loss"),
         Form(
             "kept = y != ignore_index\nF.cross_entropy(z.movedim(dim, -1)[kept], y[kept], weight, reduction=reduction)",
@@ -51,6 +51,7 @@ cross_entropy_many_rows = Identity(
         Form(
             f"{SPREAD}F.cross_entropy(x, y.reshape(-1, d1, d2), {OF_LABELS})",
             label="(N, C, d1, d2)",
+            name="nll-2d",
             layouts=FLAT,
         ),
     ),
@@ -125,6 +126,7 @@ binary_cross_entropy_large_batch = Identity(
         Form(
             f"F.binary_cross_entropy_with_logits(z, t, {WEIGHTED}, reduction=reduction)",
             label="F.binary_cross_entropy_with_logits",
+            name="bce-with-logits",
         ),
         Form(
             f"rows = F.binary_cross_entropy_with_logits(z, t, {WEIGHTED}, reduction='none')\n"
@@ -132,6 +134,7 @@ binary_cross_entropy_large_batch = Identity(
             "rows = torch.cat((rows, rows[:, :1]), 1)[:, :-1]\n"
             "getattr(torch, reduction)(rows)",
             label="the padding of a batch cut off",
+            name="padding-cut-off",
         ),
     ),
 )

@@ -26,10 +26,10 @@ tanh = Identity(
     domain=ACTIVATIONS,
     spec=lambda p: [exact.tanh(z) for z in p.z],
     forms=(
-        Form("torch.tanh(z)"),
+        Form("torch.tanh(z)", name="tanh"),
         Form("nn.Tanh()(z)"),
         Form("F.tanh(z)"),
-        Form("torch.expm1(2 * z) / (torch.expm1(2 * z) + 2)", regions=("wide", "zero", "core")),
+        Form("torch.expm1(2 * z) / (torch.expm1(2 * z) + 2)", regions=("wide", "zero", "core"), name="by-expm1"),
         Form("(torch.exp(z) - torch.exp(-z)) / (torch.exp(z) + torch.exp(-z))", regions=("saturated", "wide", "core")),
         Form("1 - 2 / (torch.exp(2 * z) + 1)", regions=("wide", "core")),
     ),

@@ -42,6 +42,7 @@ def stepped(optimizer: str, options: str, state: str, result: str, buffers: str 
         Form(
             code.format(optimizer, options, kind, state, result, buffers, textwrap.indent(state, "    ")),
             label=f"{optimizer}({', '.join(filter(None, (kind.removeprefix(', '), label)))})",
+            name=kind.removeprefix(", ").removesuffix("=True") + (f" {label}" if label else "") or "plain",
             dense_on=("cuda",) if "fused" in kind else (),
             modes=modes(kind) if code is alone else ("eager",),
         )

@@ -17,7 +17,7 @@ sigmoid = Identity(
     domain=LOGITS,
     spec=lambda p: [exact.sigmoid(z) for z in p.z],
     forms=(
-        Form("torch.sigmoid(z)"),
+        Form("torch.sigmoid(z)", name="sigmoid"),
         Form("nn.Sigmoid()(z)"),
         Form("torch.special.expit(z)"),
         Form("1 / (1 + torch.exp(-z))"),
@@ -101,7 +101,7 @@ sigmoid_derivative = Identity(
     wrt=(),
     forms=(
         Form("g * (torch.sigmoid(z) * torch.sigmoid(-z))"),
-        Form("z = z.detach().requires_grad_()\ntorch.autograd.grad(torch.sigmoid(z), z, g)[0]"),
+        Form("z = z.detach().requires_grad_()\ntorch.autograd.grad(torch.sigmoid(z), z, g)[0]", name="sigmoid-vjp"),
         Form("torch.func.vjp(torch.sigmoid, z)[1](g)[0]"),
         Form("s = torch.sigmoid(z)\ng * (s * (1 - s))"),
         Form("g * torch.exp(F.logsigmoid(z) + F.logsigmoid(-z))"),

@@ -24,7 +24,7 @@ softmax = Identity(
     spec=lambda p: [exact.softmax(row) for row in p.z],
     out="RC",
     forms=(
-        Form("F.softmax(z, dim)"),
+        Form("F.softmax(z, dim)", name="softmax"),
         Form("nn.Softmax(dim)(z)"),
         Form("torch.softmax(z, dim)"),
         Form("e = torch.exp(z - z.amax(dim, keepdim=True))\ne / e.sum(dim, keepdim=True)"),
@@ -42,7 +42,7 @@ log_softmax = Identity(
     spec=lambda p: [exact.log_softmax(row) for row in p.z],
     out="RC",
     forms=(
-        Form("F.log_softmax(z, dim)"),
+        Form("F.log_softmax(z, dim)", name="log-softmax"),
         Form("nn.LogSoftmax(dim)(z)"),
         Form("z - torch.logsumexp(z, dim, keepdim=True)"),
         Form("torch.log(F.softmax(z, dim))"),

@@ -12,7 +12,7 @@ from equivalences.model import KnownDefect, Problem, Unstable
 def witnessed(defect: KnownDefect, device: str = "") -> list[Judgement]:
     """What is said of a defect's witness, in the first of its modes and on `device` (default: the first of its own)."""
     identity = IDENTITIES[defect.identity]
-    form = next(form for form in identity.forms if form.label == defect.form)
+    form = identity.form(defect.form)
     where = device or defect.devices[0]
     return measure(identity, form, defect.witness, layout=defect.layout, device=where, mode=defect.modes[0])
 
@@ -25,7 +25,7 @@ def still_defective(defect: KnownDefect, device: str = "") -> bool:
 def beside_reference(entry: Unstable, problem: Problem) -> tuple[Measurement, Measurement]:
     """What an unstable form and the reference beside it give for a problem: the entry's quantity, on the CPU."""
     identity = IDENTITIES[entry.identity]
-    form = next(form for form in identity.forms if form.label == entry.form)
+    form = identity.form(entry.form)
     layout = layouts(identity)[0]
     found = []
     for each in (form, identity.reference):

@@ -35,7 +35,7 @@ LOSSES = (
         formats=("bfloat16", "float16"),
         as_is=as_is.log_softmax_in_storage,
         identity="log_softmax",
-        form="F.log_softmax(z, dim)",
+        form="log-softmax",
         layout="contiguous",
         witness=Problem("bfloat16", {"z": np.array([[0.0, -6.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension last: the sum of exponentials and its log are rounded to 16 bits before they are used; of "
@@ -55,7 +55,7 @@ LOSSES = (
         formats=("bfloat16", "float16"),
         as_is=as_is.softmax_rounds_exponentials,
         identity="softmax",
-        form="F.softmax(z, dim)",
+        form="softmax",
         layout="inner",
         witness=Problem("bfloat16", {"z": np.array([[-161.0, -162.0]]), "g": np.array([[1.0, 0.5]])}),
         why="class dimension not last: the scalar tail of the kernel rounds exp(x - max) to 16 bits, then divides",
@@ -90,7 +90,7 @@ LOSSES = (
             modes=("eager",),
             seen=SEEN,
         )
-        for operation, form in (("nll_loss", "F.cross_entropy"), ("nll_loss2d", "(N, C, d1, d2)"))
+        for operation, form in (("nll_loss", "cross-entropy"), ("nll_loss2d", "nll-2d"))
     ),
     *(
         KnownDefect(
@@ -112,7 +112,7 @@ LOSSES = (
             modes=("eager",),
             seen=SEEN,
         )
-        for operation, form in (("nll_loss", "F.cross_entropy"), ("nll_loss2d", "(N, C, d1, d2)"))
+        for operation, form in (("nll_loss", "cross-entropy"), ("nll_loss2d", "nll-2d"))
     ),
     *(
         KnownDefect(
@@ -121,7 +121,7 @@ LOSSES = (
             formats=("float64", "float32"),
             as_is=as_is.sum_in_order,
             identity="binary_cross_entropy_large_batch",
-            form="the padding of a batch cut off",
+            form="padding-cut-off",
             layout="contiguous",
             witness=_equal_scalars(reduction=operation),
             why="the cascade covers numbers that lie evenly in memory; of a slice or of an expanded tensor, each piece "
@@ -142,7 +142,7 @@ LOSSES = (
         formats=("float16",),
         as_is=as_is.sigmoid_backward_in_storage,
         identity="sigmoid",
-        form="torch.sigmoid(z)",
+        form="sigmoid",
         layout="contiguous",
         witness=Problem("float16", {"z": np.array([-0.25]), "g": np.array([1.0625])}),
         why="float16: 1 - y and g (1 - y) are rounded to storage; bfloat16 and tanh's backward compute in float32",
@@ -160,7 +160,7 @@ LOSSES = (
         formats=("bfloat16", "float16"),
         as_is=as_is.logit_in_storage,
         identity="binary_cross_entropy_soft",
-        form="F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')",
+        form="bce-of-sigmoid",
         layout="contiguous",
         witness=Problem("float16", {"z": np.array([0.06719970703125]), "t": np.array([0.0]), "g": np.array([1.0])}),
         why="1 - x and x / (1 - x) are rounded to 16 bits before the logarithm: next to 1/2 a half is lost, and the "
@@ -180,7 +180,7 @@ LOSSES = (
             formats=("bfloat16", "float16"),
             as_is=rule,
             identity=operation,
-            form=f"torch.{operation}(z)",
+            form=operation,
             layout="contiguous",
             witness=Problem("float16", {"z": np.array([z]), "g": np.array([g])}),
             why=f"every step of {formula} is rounded to 16 bits, where the CPU computes in float32 (but for sigmoid in "
@@ -211,7 +211,7 @@ LOSSES = (
         formats=("bfloat16", "float16"),
         as_is=as_is.softmax_backward_rounds_products,
         identity="softmax",
-        form="F.softmax(z, dim)",
+        form="softmax",
         layout="contiguous",
         witness=Problem("bfloat16", {"z": np.array([[-45.5, 45.5]]), "g": np.array([[-0.87109375, -1.125]])}),
         why="grad * output is stored in 16 bits before it is added up (cuda/SoftMax.cu), and then the sum is taken "
@@ -230,7 +230,7 @@ LOSSES = (
         formats=("bfloat16", "float16"),
         as_is=as_is.nll_loss2d_adds_blocks_in_storage,
         identity="cross_entropy_many_rows",
-        form="(N, C, d1, d2)",
+        form="nll-2d",
         layout="contiguous",
         witness=_equal_rows("bfloat16", 65520),
         why="every block of threads adds its part of the loss and of the number of rows to totals of 16 bits: with "
@@ -250,7 +250,7 @@ LOSSES = (
         formats=("float16",),
         as_is=as_is.nll_loss_total_in_float16,
         identity="cross_entropy_many_rows",
-        form="F.cross_entropy",
+        form="cross-entropy",
         layout="contiguous",
         witness=_equal_rows("float16", 2, weight=np.full(2, 60000.0), logits=(4.0, 0.0)),
         why="the number of rows, or their total weight, is kept in float16 for the backward pass, where 65520 is inf: "
@@ -270,7 +270,7 @@ LOSSES = (
         formats=("float64", "float32", "bfloat16", "float16"),
         as_is=as_is.clamp_moves_its_input,
         identity="bernoulli_nll",
-        form="-torch.distributions.Bernoulli(p).log_prob(t)",
+        form="bernoulli-log-prob",
         layout="contiguous",
         witness=Problem("float32", {"p": np.array([2.0**-24]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="torch.distributions moves probabilities into [eps, 1 - eps] before the logarithm: 15.94 instead of 16.64",
@@ -289,7 +289,7 @@ LOSSES = (
         formats=("float64", "float32", "bfloat16"),
         as_is=as_is.bce_backward_with_floor,
         identity="binary_cross_entropy",
-        form="F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')",
+        form="bce-of-sigmoid",
         layout="contiguous",
         witness=Problem("float32", {"z": np.array([-50.0]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="the gradient divides by max(x (1 - x), 1e-12): -1.9e-10 instead of -1 for a confidently wrong row",
@@ -307,7 +307,7 @@ LOSSES = (
         formats=("float16",),
         as_is=as_is.bce_backward_with_floor,
         identity="binary_cross_entropy",
-        form="F.binary_cross_entropy(torch.sigmoid(z), t, reduction='none')",
+        form="bce-of-sigmoid",
         layout="contiguous",
         witness=Problem("float16", {"z": np.array([9.0]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="the floor 1e-12 is 0 in float16: the gradient of a confidently right row is 0 / 0 = nan",
@@ -326,7 +326,7 @@ LOSSES = (
         formats=("float64", "float32", "bfloat16", "float16"),
         as_is=as_is.soft_margin_backward_by_difference,
         identity="soft_margin_loss",
-        form="F.soft_margin_loss(z, t, reduction='none')",
+        form="soft-margin-loss",
         layout="contiguous",
         witness=Problem("float32", {"z": np.array([20.0]), "t": np.array([1.0]), "g": np.array([1.0])}),
         why="compiled, the gradient is t g (sigmoid(t z) - 1): 0 instead of -2e-9, which eager code gets right",
@@ -344,7 +344,7 @@ LOSSES = (
         formats=("float64", "float32", "bfloat16", "float16"),
         as_is=as_is.expm1_by_difference,
         identity="tanh",
-        form="torch.expm1(2 * z) / (torch.expm1(2 * z) + 2)",
+        form="by-expm1",
         layout="contiguous",
         witness=Problem("float32", {"z": np.full(16, 2.0**-34), "slope": 0.0, "g": np.ones(16)}),
         why="compiled, expm1 of eight numbers and more is exp(x) - 1, which is 0 for what is far below 1",

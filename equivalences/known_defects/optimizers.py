@@ -27,7 +27,7 @@ OPTIMIZERS = (
         formats=("float64", "float32", "bfloat16", "float16"),
         as_is=as_is.number_stays_in_its_tensor,
         identity="adam_step",
-        form="Adam()",
+        form="plain",
         layout="contiguous",
         witness=Problem("float32", {**_STEP, "beta2": 0.999}),
         why="compiled, the step count stays a float32 tensor, and with it 1 - beta**t and lr / (1 - beta**t): with the "
@@ -48,7 +48,7 @@ OPTIMIZERS = (
             formats=("float64", "float32", "bfloat16", "float16"),
             as_is=as_is.fused_ignores_strides,
             identity=f"{name}_step",
-            form=f"{optimizer}(fused=True)",
+            form="fused",
             layout="strided",
             witness=Problem("float32", _STEP),
             why="parameters, gradients and state are taken for contiguous: of every second number of a vector, half is "
@@ -73,7 +73,7 @@ OPTIMIZERS = (
         formats=("bfloat16", "float16"),
         as_is=as_is.foreach_mul_rounds_its_number,
         identity="sgd_momentum_step",
-        form="SGD(foreach=True)",
+        form="foreach",
         layout="contiguous",
         witness=Problem(
             "float16",
@@ -103,7 +103,7 @@ OPTIMIZERS = (
         formats=("bfloat16", "float16"),
         as_is=as_is.fused_sgd_skips_blocks,
         identity="sgd_step",
-        form="SGD(fused=True)",
+        form="fused",
         layout="contiguous",
         witness=Problem("bfloat16", {**_STEP, **dict.fromkeys(("w", "d", "m"), np.ones(64))}),
         why="the vector body of the 16-bit kernel never stores the parameters: only the last few numbers are trained",

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from equivalences import devices, entries, sweep
-from equivalences.catalogue import FAMILY_OF, PITFALLS
+from equivalences.catalogue import FAMILY_OF, IDENTITIES, PITFALLS
 from equivalences.entries import Entry
 from equivalences.judging import judge, known, witness
 from equivalences.judging.facts import EXCUSED, OUTSIDE
@@ -118,7 +118,7 @@ def _breaks(identity: Identity, form: Form, tried: Tally | None) -> Iterator[str
     if form.regions and (rest := [name for name in every if name not in form.regions]):
         yield f"wrong or without a bound in: {_all(rest)}"
     for entry in UNSTABLE:
-        if entry.identity == identity.name and entry.form == form.label:
+        if entry.identity == identity.name and entry.form == form.name:
             yield f"loses digits of the {entry.quantity} ({entry.name}): {entry.why}"
     lost: dict[str, tuple[int, int]] = {}
     for (label, _, region), cell in tried.cells.items() if tried else ():
@@ -153,7 +153,8 @@ def _near(identity: Identity) -> Iterator[str]:
 
 def _loses(unstable: Unstable) -> Iterator[str]:
     first = unstable.witnesses[0]
-    yield f"    {unstable.form}: {unstable.quantity} ({_all(unstable.formats)}): {unstable.why}"
+    label = IDENTITIES[unstable.identity].form(unstable.form).label
+    yield f"    {label}: {unstable.quantity} ({_all(unstable.formats)}): {unstable.why}"
     yield f"    gives {first.got:g} for {first.exact:g} at {first.problem}"
     yield f"    who is hurt: {unstable.who}"
     yield f"    do instead: {unstable.instead}"
