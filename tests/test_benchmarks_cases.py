@@ -282,7 +282,7 @@ def test_small_entries_of_a_gradient_that_are_lost_are_caught(fmt: str, below: f
 
 
 def test_a_gate_that_accepts_everything_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("equivalences.judge.Measurement.failed", False)
+    monkeypatch.setattr("equivalences.judging.judge.Measurement.failed", False)
     with pytest.raises(AssertionError, match="a wrong form was accepted"):
         Judging(GateAxes(), "cpu").check()
 

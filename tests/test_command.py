@@ -18,7 +18,7 @@ import equivalences
 from equivalences import devices, entries, schema, sweep
 from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, IDENTITIES, PITFALLS
-from equivalences.judging import judge
+from equivalences.judging import witness
 from equivalences.judging.tally import Tally
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form
@@ -366,7 +366,7 @@ def test_show_makes_a_report_of_a_known_defect(
     assert defect.why in out
     assert "OUTSIDE" in out
     assert "repeat with torch alone" in out
-    monkeypatch.setattr(judge, "witnessed", lambda defect, device: [])  # nothing is outside
+    monkeypatch.setattr(witness, "witnessed", lambda defect, device: [])  # nothing is outside
     assert "this torch does not have the defect" in command("show", defect.name)[1]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from equivalences import sweep
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
-from equivalences.judging import judge, witness
+from equivalences.judging import judge, known, witness
 from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import KnownDefect, Severity
 from equivalences.running.forms import torch_version
@@ -42,7 +42,7 @@ def test_witness_still_fails(defect: KnownDefect, device: str, mode: str) -> Non
 def test_the_gate_finds_it(defect: KnownDefect, device: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the entry, the gate is red on the edge problems of the witness's family."""
     skip_unless_seen(defect, device, mode)
-    monkeypatch.setattr(judge, "KNOWN_DEFECTS", tuple(other for other in KNOWN_DEFECTS if other is not defect))
+    monkeypatch.setattr(known, "KNOWN_DEFECTS", tuple(other for other in KNOWN_DEFECTS if other is not defect))
     family = [identity for name, identity in IDENTITIES.items() if FAMILY_OF[name] == FAMILY_OF[defect.identity]]
     assert any(
         met.failed
