@@ -66,8 +66,10 @@ def asked(
 
     Without `many_classes` no entry has more of them than the edge problems.
     """
-    first = next(iter(case.identity.domain.axes))
-    most = max(problem[first].size // max(1, len(problem[first])) for problem in case.identity.domain.edges(fmt))
+    name, axes = next(iter(case.identity.domain.axes.items()), ("", ""))
+    if axes not in ("R", "RC"):  # no row of logits: no entry is about it
+        return
+    most = max(np.shape(problem[name])[-1] for problem in case.identity.domain.edges(fmt)) if axes == "RC" else 1
     for entry in _entries(shape):
         z = next(iter(entry.items.values()))
         if np.ndim(z) > 1 and np.shape(z)[-1] > most and not many_classes and shape is None:
