@@ -80,16 +80,17 @@ def test_vocabularies_are_tried_unless_there_is_a_shape() -> None:
     assert space["z"].shape[1] > 65_536
     narrow = check(one_block, **plain, many_classes=False)
     assert "wrong" not in narrow.failures()
-    assert narrow.tried["classes"] == (1, FEW)
+    assert narrow.tried["classes"][1] <= FEW
     assert "wrong" not in check(one_block, **plain, shape=(42, 3)).failures()
 
 
-def online(z: Tensor, y: Tensor, rescales: bool = True) -> Tensor:
-    """Cross entropy in one pass over blocks of 1024 classes."""
+def online(z: Tensor, y: Tensor, rescales: bool = True, guarded: bool = True, size: int = 1024) -> Tensor:
+    """Cross entropy in one pass over blocks of classes; unguarded, it is nan while all of them are masked."""
     top, total = torch.full_like(z[:, 0], -torch.inf).detach(), torch.zeros_like(z[:, 0])
-    for block in z.split(1024, 1):
+    for block in z.split(size, 1):
         new = torch.maximum(top, block.amax(1).detach())
-        total = total * (torch.exp(top - new) if rescales else 1.0) + torch.exp(block - new[:, None]).sum(1)
+        shift = new.masked_fill(new.isneginf(), 0) if guarded else new
+        total = total * (torch.exp(top - shift) if rescales else 1.0) + torch.exp(block - shift[:, None]).sum(1)
         top = new
     return (top - z.gather(1, y[:, None]).squeeze(1) + torch.log(total)).mean()
 
@@ -97,7 +98,7 @@ def online(z: Tensor, y: Tensor, rescales: bool = True) -> Tensor:
 def test_an_online_softmax_is_right_if_it_rescales_its_sum() -> None:
     declared: dict[str, Any] = {**PLAIN, "examples": 0, "layouts": ("contiguous",), "many_rows": False}
     assert check(online, **declared).ok
-    assert "wrong" in check(lambda z, y: online(z, y, rescales=False), **declared).failures()
+    assert "wrong" in check(partial(online, rescales=False, guarded=False), **declared).failures()
 
 
 @pytest.mark.slow
@@ -166,24 +167,12 @@ def test_special_values_are_asked_for(fn: Any, supports: tuple[str, ...], names:
     assert fn in (refuses, in_evaluation) or value == value  # no nan
 
 
-def masked_online(z: Tensor, y: Tensor, *, guarded: bool) -> Tensor:
-    """Cross entropy by a running maximum over blocks of 16 classes; unguarded, it is nan while all are masked."""
-    top, total = z.new_full((len(z),), -torch.inf), z.new_zeros(len(z))
-    for block in z.split(16, 1):
-        new = torch.maximum(top, block.detach().amax(1))
-        shift = new.masked_fill(new.isneginf(), 0) if guarded else new
-        total = total * torch.exp(top - shift) + torch.exp(block - shift[:, None]).sum(1)
-        top = new
-    target = z.gather(1, y[:, None]).squeeze(1)
-    return (total.log() - (target - top)).mean()
-
-
 @pytest.mark.parametrize("fmt", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [None, (4, 33), (3, 33)])
 def test_masks_are_asked_for_in_every_shape(fmt: str, shape: tuple[int, int] | None) -> None:
     (case,) = LOSSES["cross_entropy"].cases((), "mean", ("contiguous",))
     for guarded in (True, False):
-        form = case.form(partial(masked_online, guarded=guarded), "masked_online")
+        form = case.form(partial(online, guarded=guarded, size=16), "online")
         wrong = set()
         for each in asked(case, fmt, "eager", shape, many_classes=False):
             if each.entry.rows and each.differs(ran(case.identity, form, each.problem, Place(), Expected())):
