@@ -6,6 +6,7 @@ row's own, so that they are no choice to draw.  Python floats among them are exa
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -337,6 +338,10 @@ GRADIENT_KINDS: dict[str, Kind] = {
 }
 
 
+# Steps that Adam has done, with each decay rate of the second moment: the edge problems have them in turn.
+STEPS = tuple(itertools.product((0.999, 0.95, 0.5), (2999, 0, 1, 2, 9, 299, 999, 99_999)))
+
+
 def steps(*, adam: bool) -> Domain:
     """Parameters `w` with gradients `d` "R", the state and the options of an optimizer.
 
@@ -360,7 +365,7 @@ def steps(*, adam: bool) -> Domain:
         m = np.select([v[:, 1] < 0.2, v[:, 1] > 0.7], [0.0, -gradient * taken / kept], (2 * v[:, 2] - 1) * scale)
         items = {"w": w, "d": d, "m": m}
         if adam:
-            step = pick(0, 1, 2, 9, 299, 999, 2999, 99_999)
+            options["beta2"], step = STEPS[rows.recipe.salt * 7 % len(STEPS)]
             second = np.where(v[:, 1] < 0.3, m**2 * (1 + v[:, 4]), v[:, 4] * scale**2)
             items |= {"v": second, "top": second * (1 + (v[:, 3] < 0.5))}
             if not step:
