@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from equivalences.formats import of
 from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.known_defects.rules import rule_of
+from equivalences.model import KnownDefect
 from equivalences.rounding import RULES, Call, Shadow, Tracker, Untracked
 from equivalences.rounding.arrays import numbers
 from equivalences.rounding.call import by_schema
@@ -223,10 +226,15 @@ def overloads(operation: str) -> list[set[str]]:
     return [{each.name for each in schema.arguments} for schema in schemas]
 
 
+def actual(defect: KnownDefect) -> tuple[str, Any]:
+    assert isinstance(defect.as_is, partial)  # of a name, until it is applied
+    return defect.operation, rule_of(*defect.as_is.args)
+
+
 def test_rules_ask_for_arguments_that_their_operations_have() -> None:
     """Every operation has what its rule needs; what a rule may do without, one of its operations has."""
     served: dict[Any, set[str]] = {}
-    for operation, rule in [*RULES.items(), *((defect.operation, defect.as_is) for defect in KNOWN_DEFECTS)]:
+    for operation, rule in [*RULES.items(), *map(actual, KNOWN_DEFECTS)]:
         served.setdefault(rule, set()).add(operation)
     for rule, operations in served.items():
         has = {operation: {name for names in overloads(operation) for name in names} for operation in operations}

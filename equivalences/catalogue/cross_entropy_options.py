@@ -25,7 +25,7 @@ REDUCED = (
 )
 
 INDEX_FORMS = (
-    Form(f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)", label="F.cross_entropy"),
+    Form(f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)", label="F.cross_entropy", name="cross-entropy"),
     Form(f"nn.CrossEntropyLoss({INDEX}, reduction=reduction)(z, y)", label="nn.CrossEntropyLoss"),
     Form(
         f"{KEPT}rows = F.cross_entropy(z, y, {INDEX}, reduction='none')\n{REDUCED}",
@@ -96,7 +96,7 @@ SOFT = "weight=weight, label_smoothing=label_smoothing, reduction=reduction"
 SOFT_MEAN = "rows if reduction == 'none' else getattr(torch, reduction)(rows)"
 
 SOFT_FORMS = (
-    Form(f"F.cross_entropy(z, p, {SOFT})", label="F.cross_entropy", name="cross-entropy"),
+    Form(f"F.cross_entropy(z, p, {SOFT})", label="F.cross_entropy"),
     Form(f"nn.CrossEntropyLoss({SOFT}, ignore_index=-1)(z, p)", label="nn.CrossEntropyLoss"),
     Form(
         f"rows = F.cross_entropy(z, p, weight, label_smoothing=label_smoothing, reduction='none')\n{SOFT_MEAN}",

@@ -21,5 +21,11 @@ class Rules:
         return partial(_apply, self.module, name)
 
 
+def rule_of(module: str, name: str) -> Callable[..., Any]:
+    """The rule itself."""
+    found: Callable[..., Any] = getattr(import_module(f"equivalences.rounding.{module}"), name)
+    return found
+
+
 def _apply(module: str, name: str, call: Any) -> Any:
-    return getattr(import_module(f"equivalences.rounding.{module}"), name)(call)
+    return rule_of(module, name)(call)
