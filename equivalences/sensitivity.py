@@ -3,7 +3,7 @@
 A scale factor 1 +- k u is planted on every number that a form gave on the edge problems, in the first layout that it
 claims, and the number is judged again by the enclosure and the allowance that it was judged by: no form runs twice.
 `k` is found by bisection: the smallest at which at least one number of the region is surely outside, whichever the
-sign.  Other layouts, and problems that Hypothesis draws beside the edge problems, can only lower it.
+sign.  Other layouts, and problems that are drawn beside the edge problems, can only lower it.
 """
 
 from __future__ import annotations
