@@ -21,7 +21,6 @@ import zlib
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -255,17 +254,6 @@ def _here(units: Sequence[Unit]) -> Iterator[tuple[Unit, Tally]]:
 
 class WorkerDied(RuntimeError):
     """A worker process ended without a word, as after a segmentation fault or when memory ran out."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Operations run by one thread while inside, as in every worker: some kernels add up by the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _begin(threads: int) -> None:

@@ -105,9 +105,9 @@ def _asked(asked: Any, stack: ExitStack) -> Plan:
         raise Usage("--json and --resume name the same file: give each its own")
     if asked.resume is None:  # nothing can be wrong any more; to load torch takes seconds
         print(f"judging {_amount(identities, formats)}, on {device}, {mode}; loading torch ...", flush=True)
-    from equivalences import resume, sweep
+    from equivalences import devices, resume, sweep
 
-    stack.enter_context(sweep.one_thread())  # as every worker has: what is recorded is what ran
+    stack.enter_context(devices.threads(1))  # as every worker has: what is recorded is what ran
     try:
         finished = stack.enter_context(resume.finished(asked.resume, device)) if asked.resume is not None else None
     except resume.Unfit as error:

@@ -25,6 +25,7 @@ from equivalences.own.callables import eager, name_of
 from equivalences.report import plain
 from equivalences.rounding import RULES, Call, Rule, Shadow, Tracker
 from equivalences.rounding.arrays import numbers, spread, sure
+from equivalences.rounding.call import tensors as tensors_of
 
 Rules = Mapping[str, Rule]
 CONVERSIONS = ("_to_copy", "to", "copy")  # they round by the dtypes at hand
@@ -140,12 +141,13 @@ def audit(
                 x = tracker.declare(x.detach().clone())
                 if needed:
                     leaves[f"gradient of input {place}"] = x.requires_grad_()
-            taken.append(tracker.coefficient(x) if type(x) is float else x)
+            taken.append(x if isinstance(x, Tensor) else tracker.taken(x))
         if isinstance(fn, nn.Module):
             for each in (*fn.parameters(), *fn.buffers()):
                 tracker.declare(each)
         weights = None if upstream is None else tracker.declare(upstream.detach().clone())
-        followed = {key: _declared(tracker, x) for key, x in options.items()}
+        fresh = {key: x.detach().clone() if isinstance(x, Tensor) else x for key, x in options.items()}
+        followed = {key: tracker.taken(x) for key, x in fresh.items()}
         with tracker:
             value = fn(*taken, **followed)
             if not isinstance(value, Tensor) or not value.is_floating_point():
@@ -178,13 +180,6 @@ def audit(
         name, result.device.type, formats.of(result.dtype).name, quantity, index, float(result[index]),
         float(found["shadows"][quantity].v[index]), total, operations,
     )  # fmt: skip
-
-
-def _declared(tracker: Tracker, option: Any) -> Any:
-    """An option as exact data: a tensor of its own, or a number whose arithmetic in Python is followed."""
-    if isinstance(option, Tensor):
-        return tracker.declare(option.detach().clone())
-    return tracker.coefficient(option) if type(option) is float else option
 
 
 # --- following a run, operation by operation -------------------------------------------------------------------------
@@ -220,7 +215,7 @@ class Watch:
         number, self.calls = self.calls, self.calls + 1
         before = max((float(_relative(call.shadow(x)).max()) for x in _operands(call)), default=0.0)
         exact = self.only is not None and number != self.only
-        if exact and hasattr(call, "format"):
+        if exact:
             call.format, call.arithmetic = (replace(f, precision=ENDLESS) for f in (call.format, call.arithmetic))
         if exact and call.name in CONVERSIONS:
             shadows: Any = call.shadow(call.arguments["src" if call.name == "copy" else "self"])
@@ -229,7 +224,7 @@ class Watch:
         if call.name == "lift_fresh":
             self.constants.append(numbers(call.out).tobytes())
         first = shadows[0] if isinstance(shadows, list) else shadows
-        out = next((x for x in _flat(call.out) if x.is_floating_point()), None)
+        out = next((x for x in tensors_of(call.out) if x.is_floating_point()), None)
         if not isinstance(first, Shadow) or out is None or not out.numel():
             return shadows
         v, e = spread(first.v, out.shape), spread(sure(*first), out.shape)
@@ -339,19 +334,13 @@ def _no_bound(lost: Operation) -> str:
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def _flat(tree: Any) -> list[Tensor]:
-    if isinstance(tree, Tensor):
-        return [tree]
-    return [x for branch in tree for x in _flat(branch)] if isinstance(tree, (list, tuple)) else []
-
-
 def _operands(call: Call) -> list[Tensor]:
     if call.name == "lift_fresh":  # a constant, not declared before
         return []
     # What an operation is about to fill has no value yet.
     filled = {"out", "self"} if call.name in ("copy", "fill", "zero") else {"out"}
     operands = [item for name, item in call.arguments.items() if name not in filled]
-    return [x for x in _flat(operands) if x.is_floating_point() and x.numel()]
+    return [x for x in tensors_of(operands) if x.is_floating_point() and x.numel()]
 
 
 def _relative(shadow: Shadow) -> Array:

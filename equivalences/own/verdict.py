@@ -10,6 +10,7 @@ from functools import cache, partial
 import numpy as np
 import torch
 
+from equivalences.devices import threads
 from equivalences.enclosure import Enclosure
 from equivalences.formats import FORMATS, ulp
 from equivalences.judging import judge, known
@@ -24,7 +25,7 @@ from equivalences.own.judged import Judged, focus, plainness
 from equivalences.own.losses import PLAIN, Case
 from equivalences.own.problems import Todo
 from equivalences.own.report import Cell, Example, Incident
-from equivalences.own.run import Expected, Insides, Ran, followed, insides, ran, threads
+from equivalences.own.run import Expected, Insides, Ran, followed, insides, ran
 from equivalences.own.special import Asked
 from equivalences.report import failure, snippet
 from equivalences.report.shrink import shrunk
