@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
-pytest_plugins = ["equivalences.plugin", "benchmarks.plugin"]
+pytest_plugins = ["equivalences.gate.plugin", "benchmarks.plugin"]
 
 LEFT_OUT = pytest.mark.skip(reason="slow, and this is a quick look: --hypothesis-profile=ci has it")
 

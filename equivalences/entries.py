@@ -14,10 +14,10 @@ from itertools import groupby
 from typing import Any
 
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES, PITFALLS
-from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.special_values import SPECIAL_VALUES
+from equivalences.findings.unstable import UNSTABLE
 from equivalences.model import Form
-from equivalences.special_values import SPECIAL_VALUES
-from equivalences.unstable import UNSTABLE
 
 IDENTITY, PITFALL, DEFECT, UNSTABLE_FORM, FAMILY, SPECIAL = KINDS = (
     "identity", "pitfall", "known defect", "unstable form", "family", "special values"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from equivalences import exact
-from equivalences.exact import Number, Real
 from equivalences.model import Differs, Form, Identity, Pitfall
+from equivalences.oracle import exact
+from equivalences.oracle.exact import Number, Real
 from equivalences.problems.classes import pairs
 from equivalences.problems.scalars import scalars
 from equivalences.problems.training import certainties

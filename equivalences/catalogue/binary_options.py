@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from equivalences import exact
 from equivalences.catalogue.binary import BCE, LAYOUTS, log_loss, log_losses
-from equivalences.exact import Number
 from equivalences.model import Domain, Form, Identity
+from equivalences.oracle import exact
+from equivalences.oracle.exact import Number
 from equivalences.problems.classes import classes
 from equivalences.problems.scalars import scalars
 from equivalences.problems.training import derived

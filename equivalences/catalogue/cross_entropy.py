@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from equivalences import exact
 from equivalences.model import Form, Identity
+from equivalences.oracle import exact
 from equivalences.problems.classes import classes
 
 FLAT = ("contiguous", "strided", "transposed", "offset", "expanded")  # logits of two dimensions

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from equivalences import exact
 from equivalences.catalogue.binary import MODERATE
-from equivalences.exact import Number
 from equivalences.model import Differs, Form, Identity, Pitfall
+from equivalences.oracle import exact
+from equivalences.oracle.exact import Number
 from equivalences.problems.classes import classes
 from equivalences.problems.scalars import scalars
 

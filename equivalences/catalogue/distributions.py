@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from equivalences import exact
 from equivalences.model import Form, Identity
+from equivalences.oracle import exact
 from equivalences.problems.classes import classes
 from equivalences.problems.training import outcomes, probabilities, regression
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from equivalences import exact
 from equivalences.catalogue.binary import log_loss
 from equivalences.catalogue.binary_options import reduced
 from equivalences.catalogue.cross_entropy import FLAT, SPREAD, loss
 from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SMOOTHED, SOFT, SOFT_MEAN
 from equivalences.model import Form, Identity
+from equivalences.oracle import exact
 from equivalences.problems.classes import classes
 from equivalences.problems.large import many
 from equivalences.problems.scalars import scalars

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from equivalences import exact
-from equivalences.exact import dot
 from equivalences.model import Differs, Form, Identity, Pitfall, Problem
+from equivalences.oracle import exact
+from equivalences.oracle.exact import dot
 from equivalences.problems.layers import layers
 from equivalences.problems.training import activations, dropouts, sizes
 

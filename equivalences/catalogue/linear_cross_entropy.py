@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from equivalences import exact
 from equivalences.catalogue.cross_entropy import loss
 from equivalences.model import Form, Identity, Pitfall, Warns
+from equivalences.oracle import exact
 from equivalences.problems.layers import layers
 
 SOURCE = "torch.nn.functional.linear_cross_entropy documentation"

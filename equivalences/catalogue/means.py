@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from equivalences import exact
 from equivalences.catalogue.cross_entropy import loss
 from equivalences.catalogue.pitfalls import BINARY, FLAT, bce, hinges
 from equivalences.model import Differs, Form, Identity, Pitfall, Problem, Raises
+from equivalences.oracle import exact
 from equivalences.problems.classes import classes
 
 MEAN = classes(labels=True, out="", reduction=("mean",), layouts=FLAT)

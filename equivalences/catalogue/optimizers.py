@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from equivalences import exact
 from equivalences.model import Form, Identity
+from equivalences.oracle import exact
 from equivalences.problems.training import steps
 
 SGD = steps(adam=False)

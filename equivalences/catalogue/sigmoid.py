@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from equivalences import exact
 from equivalences.model import Form, Identity
+from equivalences.oracle import exact
 from equivalences.problems.scalars import scalars
 
 LOGITS = scalars(layouts=("contiguous", "strided", "offset", "expanded", "unbatched"))

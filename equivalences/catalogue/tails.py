@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from equivalences import exact
-from equivalences.exact import Number
 from equivalences.model import Form, Identity
+from equivalences.oracle import exact
+from equivalences.oracle.exact import Number
 from equivalences.problems.classes import classes
 
 ROWS = classes(out="RC", layouts=("contiguous", "strided", "inner", "first"))

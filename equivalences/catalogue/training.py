@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from equivalences import exact
 from equivalences.catalogue.layers import affine
 from equivalences.catalogue.optimizers import adam_rows, modes
 from equivalences.model import Form, Identity
+from equivalences.oracle import exact
 from equivalences.problems.training import networks
 
 Rule = Callable[[Any, Any, Any, bool], Any]  # problem, number, its gradient, whether the last layer's -> new number

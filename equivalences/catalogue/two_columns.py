@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from equivalences import exact
 from equivalences.catalogue.layers import affine
 from equivalences.catalogue.training import FLAT, Rule, adam, sgd, step
 from equivalences.model import Differs, Form, Identity, Pitfall
+from equivalences.oracle import exact
 from equivalences.problems.training import networks
 
 TWO = networks(hidden=True, binary=True)

@@ -23,8 +23,9 @@ PAGES = ("faults.md", "sensitivity.md")
 
 
 def run(asked: Any, console: Console) -> int:
-    from equivalences import files, planted
-    from equivalences.faults import FAULTS, SPECIAL_FAULTS
+    from equivalences import files
+    from equivalences.evidence import planted
+    from equivalences.evidence.faults import FAULTS, SPECIAL_FAULTS
     from equivalences.report import environment, plain, sensitivity
     from equivalences.report import planted as pages
 

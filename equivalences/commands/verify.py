@@ -16,9 +16,9 @@ from equivalences.commands import FAILED, INTERRUPTED, USAGE, Usage, natural, po
 
 if TYPE_CHECKING:  # torch takes seconds to load
     from equivalences.files import Destination
+    from equivalences.gate.resume import Finished
     from equivalences.judging.tally import Tally
     from equivalences.model import Identity
-    from equivalences.resume import Finished
 
 
 def add(commands: Any) -> None:
@@ -105,7 +105,8 @@ def _asked(asked: Any, stack: ExitStack) -> Plan:
         raise Usage("--json and --resume name the same file: give each its own")
     if asked.resume is None:  # nothing can be wrong any more; to load torch takes seconds
         print(f"judging {_amount(identities, formats)}, on {device}, {mode}; loading torch ...", flush=True)
-    from equivalences import devices, resume, sweep
+    from equivalences import devices
+    from equivalences.gate import resume, sweep
 
     stack.enter_context(devices.threads(1))  # as every worker has: what is recorded is what ran
     try:
@@ -131,7 +132,7 @@ def _amount(identities: tuple[Identity, ...], formats: tuple[str, ...]) -> str:
 
 def _judge(plan: Plan) -> Judged:
     """Judges it, and shows progress; an interruption ends it early."""
-    from equivalences import sweep
+    from equivalences.gate import sweep
     from equivalences.report.progress import shown
 
     begun = time.monotonic()

@@ -14,13 +14,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from equivalences import devices, oracle
-from equivalences.enclosure import Enclosure
+from equivalences import devices
 from equivalences.formats import FORMATS
 from equivalences.judging import known
 from equivalences.judging.facts import FAILS, INSIDE, OUTSIDE, UNBOUNDED, UNDECIDED, UNKNOWN
 from equivalences.judging.trial import Trial
 from equivalences.model import MODES, Array, Form, Identity, Problem
+from equivalences.oracle import specification
+from equivalences.oracle.enclosure import Enclosure
 from equivalences.problems.rows import some_rows
 from equivalences.running.execute import Outcome, Place, quantity_axes, run
 from equivalences.running.forms import exists
@@ -142,7 +143,7 @@ def _float64_enclosure(identity: Identity, problem: Problem) -> Mapping[str, Enc
 
 
 def _balls(identity: Identity, problem: Problem, precision: int) -> Mapping[str, Enclosure]:
-    found = oracle.evaluate(identity, problem, precision)
+    found = specification.evaluate(identity, problem, precision)
     return {"value": found.value} | {f"gradient {name}": ball for name, ball in found.gradients.items()}
 
 

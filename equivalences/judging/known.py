@@ -8,11 +8,11 @@ from itertools import product
 import numpy as np
 
 from equivalences import devices
-from equivalences.enclosure import Enclosure
+from equivalences.findings.known_defects import KNOWN_DEFECTS
 from equivalences.judging.facts import EXCUSED, OUTSIDE
 from equivalences.judging.trial import Trial
-from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Array, KnownDefect
+from equivalences.oracle.enclosure import Enclosure
 from equivalences.running.execute import Follow, Outcome, run
 from equivalences.running.forms import reached
 

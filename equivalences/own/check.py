@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from equivalences import choices
-from equivalences.known_defects import KNOWN_DEFECTS
+from equivalences.findings.known_defects import KNOWN_DEFECTS
 from equivalences.own import state
 from equivalences.own.callables import compiles, eager, name_of
 from equivalences.own.conduct import Conduct

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from equivalences import devices, sweep
+from equivalences import devices
+from equivalences.gate import sweep
 from equivalences.model import Identity, Problem
 from equivalences.problems import wide
 from equivalences.problems.draw import sample

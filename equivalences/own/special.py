@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 
-from equivalences import outcomes
+from equivalences.findings import outcomes
+from equivalences.findings.special_values import SPECIAL_VALUES, masks
 from equivalences.model import Array, Gives, Problem, SpecialValue
 from equivalences.own.losses import Case
 from equivalences.own.run import Ran
-from equivalences.special_values import SPECIAL_VALUES, masks
 
 TARGETS: dict[str, Callable[[Array], bool]] = {
     "index_targets": lambda t: t.dtype.kind == "i",

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from equivalences.devices import threads
-from equivalences.enclosure import Enclosure
 from equivalences.formats import FORMATS, ulp
 from equivalences.judging import judge, known
 from equivalences.judging.contract import contract
@@ -19,6 +18,7 @@ from equivalences.judging.facts import EXCUSED, OUTSIDE, WORDS, Verdict, check_c
 from equivalences.judging.tally import MIXED, Tally, one_region
 from equivalences.judging.trial import Trial
 from equivalences.model import Array, Form, Problem
+from equivalences.oracle.enclosure import Enclosure
 from equivalences.own import audit
 from equivalences.own.conduct import Conduct, Failed
 from equivalences.own.judged import Judged, focus, plainness

@@ -19,7 +19,7 @@ from equivalences.problems.draw import Choose
 from equivalences.problems.rows import PATTERNS, PERIODS, moderated, some_rows
 
 # Beyond 2048 float16 counts by twos, beyond 65504 it has no number, from 65520 on it rounds to infinity; the vectors
-# and levels of sums end at powers of two.  Larger batches: tests/test_large.py.
+# and levels of sums end at powers of two.  Larger batches: tests/library/test_large.py.
 SIZES = (65520, 65504, 2049, 32771)  # means, and sums, in turn
 SOME = (257, 1000, 2049)
 # Every combination of options is met once with so many rows: beyond 65536; and beyond 4096, where a format cannot count

@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from equivalences import devices, entries, sweep
+from equivalences import devices, entries
 from equivalences.catalogue import FAMILY_OF, IDENTITIES, PITFALLS
 from equivalences.entries import Entry
+from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.unstable import UNSTABLE
+from equivalences.gate import sweep
 from equivalences.judging import judge, known, witness
 from equivalences.judging.facts import EXCUSED, OUTSIDE
 from equivalences.judging.judge import Held, Measurement
 from equivalences.judging.tally import Tally
-from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Form, Identity, KnownDefect, Pitfall, Raises, Unstable, Warns
 from equivalences.problems import regions
 from equivalences.report import failure, formula, listing, table
@@ -23,7 +25,6 @@ from equivalences.running import execute
 from equivalences.running.execute import Place
 from equivalences.running.forms import exists
 from equivalences.running.layouts import LAYOUTS
-from equivalences.unstable import UNSTABLE
 
 AXES = {"": "a number", "R": "one number for each row", "C": "one number for each class", "RC": "rows x classes"}
 TRIED = 300  # numbers at most in a problem that is judged to say where a form loses digits

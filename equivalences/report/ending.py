@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from equivalences.findings.known_defects import KNOWN_DEFECTS
 from equivalences.judging.tally import Tally
-from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import KnownDefect
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from equivalences.findings import FINDINGS
-from equivalences.findings.finding import Finding, Stated
+from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.known_defects.releases import SEEN
+from equivalences.findings.programs import FINDINGS
+from equivalences.findings.programs.finding import Finding, Stated
 from equivalences.formats import FORMATS
-from equivalences.known_defects import KNOWN_DEFECTS
-from equivalences.known_defects.releases import SEEN
 from equivalences.model import KnownDefect, Severity, Unstable
 from equivalences.report import markdown
 

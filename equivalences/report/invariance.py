@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from equivalences.findings.invariance import BATCH, CASES, COLUMNS, COUNTS, DRAWN, QUANTITIES, RUNS, SCALE, measured
 from equivalences.formats import FORMATS
-from equivalences.invariance import BATCH, CASES, COLUMNS, COUNTS, DRAWN, QUANTITIES, RUNS, SCALE, measured
 from equivalences.report import markdown
 from equivalences.report.environment import device_name
 
@@ -19,7 +19,8 @@ bits at another place of its batch, or with another number of threads. [Back to 
 
 {DRAWN} rows of {COLUMNS} normal logits (scale {SCALE}) are each repeated to batches of {_BATCHES} rows;
 one batch of 2^{BATCH.bit_length() - 1} rows is computed with one thread and with two (on an accelerator, {RUNS} times).
-What is known to vary is listed in `equivalences/invariance.py`; anything else fails `tests/test_invariance.py`.
+What is known to vary is listed in `equivalences/findings/invariance.py`; anything else fails
+`tests/gate/test_invariance.py`.
 """
 _MARKS = {"position": "p", "threads": "t", "run": "r"}
 

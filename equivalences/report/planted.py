@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from equivalences import peers, planted
 from equivalences.catalogue import FAMILIES, FAMILY_OF
-from equivalences.faults import FAULTS, SPECIAL_FAULTS
+from equivalences.evidence import peers, planted
+from equivalences.evidence.faults import FAULTS, SPECIAL_FAULTS
 from equivalences.formats import FORMATS
 from equivalences.model import Fault, SpecialFault
 from equivalences.report import markdown, sealed
@@ -145,9 +145,9 @@ def faults_page(findings: Sequence[Finding], specials: Sequence[SpecialFinding])
     visible = [finding for finding in findings if not finding.fault.invisible]
     lines = [
         *sealed.header("Planted faults", COMMAND, faults_digest()),
-        f"{len(findings)} formulations broken on purpose (`equivalences/faults/`), each shown to the gate in every "
-        f"format in which it exists, on the edge problems, {planted.EXAMPLES} drawn ones and then those that leave no "
-        "input, or no combination of options, out: what a cell gets in the "
+        f"{len(findings)} formulations broken on purpose (`equivalences/evidence/faults/`), each shown to the gate in "
+        f"every format in which it exists, on the edge problems, {planted.EXAMPLES} drawn ones and "
+        "then those that leave no input, or no combination of options, out: what a cell gets in the "
         f"`ci` profile. {len(visible)} must be refused; {len(findings) - len(visible)} cannot be seen, and the "
         "arithmetic at the end says why.",
         "",
@@ -176,10 +176,10 @@ def faults_page(findings: Sequence[Finding], specials: Sequence[SpecialFinding])
     lines += [
         "## Special values",
         "",
-        f"{len(specials)} more are wrong at special values (`equivalences/faults/special.py`), which the gate never "
-        "meets: their table, [special_values.md](special_values.md), must refuse each in every format. *refused by*: "
-        "its entries that do so in all of them. Beside it the peers, on the ordinary numbers of an identity with the "
-        "same items, against the sound call; *not run*: there is none, or no operator for it.",
+        f"{len(specials)} more are wrong at special values (`equivalences/evidence/faults/special.py`), which the gate "
+        "never meets: their table, [special_values.md](special_values.md), must refuse each in every format. "
+        "*refused by*: its entries that do so in all of them. Beside it the peers, on the ordinary numbers of an "
+        "identity with the same items, against the sound call; *not run*: there is none, or no operator for it.",
         "",
         *markdown.table(
             ("operation", "fault", "how one comes to write it", "refused by", *peers.PEERS), map(_special, specials)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from equivalences import sweep
+from equivalences.gate import sweep
 from equivalences.judging.tally import Tally
 
 Cells = MutableMapping[tuple[str, str], Tally]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from equivalences.findings.known_defects import KNOWN_DEFECTS
 from equivalences.judging.judge import Crash, Judgement
 from equivalences.judging.tally import Tally
-from equivalences.known_defects import KNOWN_DEFECTS
 from equivalences.model import Problem
 from equivalences.report.environment import environment
 from equivalences.schema import SCHEMA, sealed

@@ -6,12 +6,12 @@ import inspect
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from equivalences import sensitivity
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
+from equivalences.evidence import sensitivity
+from equivalences.evidence.sensitivity import Sensitivity
 from equivalences.formats import FORMATS
 from equivalences.model import Identity
 from equivalences.report import markdown, plain, sealed
-from equivalences.sensitivity import Sensitivity
 
 COMMAND = "python -m equivalences faults --docs docs"
 WEAKEST = 20  # cells that the page lists

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from equivalences.findings.special_values import SHOWN, SPECIAL_VALUES, masks
 from equivalences.formats import FORMATS
 from equivalences.model import Deviation, Gives, Raises, SpecialValue
 from equivalences.report import markdown
-from equivalences.special_values import SHOWN, SPECIAL_VALUES, masks
 
 _FORMATS = tuple(FORMATS)
 
@@ -42,8 +42,8 @@ def _lines() -> Iterator[str]:
     deviating = sum(bool(entry.deviations) for entry in SPECIAL_VALUES)
     yield "# Special values"
     yield ""
-    yield "Made by `python -m equivalences special` from `equivalences/special_values/`; run by"
-    yield "`tests/test_special_values.py`, eager and (`--mode compiled`) compiled. [Back to the pages](README.md)."
+    yield "Made by `python -m equivalences special` from `equivalences/findings/special_values/`; run by"
+    yield "`tests/gate/test_special_values.py`, eager and (`--mode compiled`) compiled. [Back to the pages](README.md)."
     yield ""
     yield f"{len(SPECIAL_VALUES)} entries, {deviating} of which PyTorch does otherwise (last column)."
     yield "Right is the limit where there is one (0 times what grows without bound is 0 while the factor stays 0), else"

@@ -1,7 +1,7 @@
 """NumPy arrays for shadows: the analysis computes with none of the kernels that it is there to judge.
 
 NumPy's float64 functions are within the bounds that `assumptions` grants to kernels (measured against balls in
-tests/test_rounding.py), and its pairwise sums form a lower tree than that of any kernel.
+tests/library/test_rounding.py), and its pairwise sums form a lower tree than that of any kernel.
 """
 
 from __future__ import annotations

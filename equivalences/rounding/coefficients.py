@@ -23,7 +23,7 @@ class Book:
 
     off      |number| -> the largest bound of any coefficient of that size.
     tensors  a number -> the unit roundoff of the tensor that it never leaves: a power with this exponent is computed
-             there, and so are the numbers made of it (see `as_is.number_stays_in_its_tensor`).
+             there, and so are the numbers made of it (see `findings.known_defects.actual`).
     """
 
     off: dict[float, float] = field(default_factory=dict)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equivalences.findings.known_defects import MODULES
 from equivalences.formats import FORMATS
-from equivalences.known_defects import MODULES
 from equivalences.model import Array, Form, Identity, Problem
 from equivalences.rounding import Rule, Step, Tracker
 from equivalences.rounding.arrays import as_tensor
