@@ -120,13 +120,13 @@ def judged(tally: Tally, problem: Problem, wanted: Sequence[str], device: str, m
 
     An oracle that raises is reported as the reference's failure: the rest of the catalogue is judged all the same.
     """
-    identity, met = tally.identity, []
-    for layout in wanted:
-        try:
-            met += list(judge.judge(identity, problem, layout=layout, device=device, mode=mode))
-        except Exception as error:
-            said = RuntimeError(f"the oracle, not the form: {type(error).__name__}: {error}")
-            met.append(Crash(identity, identity.reference, problem, Place(layout, device, mode), error=said))
+    identity = tally.identity
+    met: list[Judgement] = []
+    try:
+        met += judge.judge(identity, problem, wanted, device=device, mode=mode)
+    except Exception as error:
+        said = RuntimeError(f"the oracle, not the form: {type(error).__name__}: {error}")
+        met.append(Crash(identity, identity.reference, problem, Place(wanted[0], device, mode), error=said))
     for judgement in met:
         tally.add(judgement)
     tally.problems += 1

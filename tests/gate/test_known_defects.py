@@ -51,7 +51,7 @@ def test_the_gate_finds_it(defect: KnownDefect, device: str, mode: str, monkeypa
         if fmt in identity.formats
         for problem, layouts in sweep.edges(identity, fmt, mode)
         for layout in layouts
-        for met in judge.judge(identity, problem, layout=layout, device=device, mode=mode)
+        for met in judge.judge(identity, problem, (layout,), device=device, mode=mode)
     )
 
 
