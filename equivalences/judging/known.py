@@ -9,9 +9,10 @@ import numpy as np
 
 from equivalences import devices
 from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.model import KnownDefect
 from equivalences.judging.facts import EXCUSED, OUTSIDE
 from equivalences.judging.trial import Trial
-from equivalences.model import Array, KnownDefect
+from equivalences.model import Array
 from equivalences.oracle.enclosure import Enclosure
 from equivalences.running.execute import Follow, Outcome, run
 from equivalences.running.forms import reached

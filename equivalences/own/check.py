@@ -31,7 +31,7 @@ from equivalences.own.run import Expected
 from equivalences.own.special import Asked, asked
 from equivalences.own.verdict import Judge
 from equivalences.report import plain
-from equivalences.report.environment import environment
+from equivalences.running.environment import environment
 from equivalences.running.forms import recompiling
 
 EXAMPLES = 20  # drawn problems of a case in a format

@@ -10,9 +10,9 @@ import numpy as np
 from equivalences.formats import FORMATS
 from equivalences.judging.facts import UNKNOWN, Verdict, check_words
 from equivalences.judging.judge import Measurement
+from equivalences.judging.plan import is_large
 from equivalences.judging.tally import MIXED
 from equivalences.model import Array, Problem
-from equivalences.own.problems import is_large
 
 
 @dataclass(frozen=True, eq=False)

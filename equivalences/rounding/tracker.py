@@ -89,7 +89,7 @@ class Tracker(TorchDispatchMode):
     """The mode itself; enter it, `declare` the inputs, run, and ask for `shadow(out)`.
 
     mode      "compiled" if the bounds are for the code that a compiler makes of the operations run here.
-    as_is     rules that replace the registered ones for this run (see `model.KnownDefect`).
+    as_is     rules that replace the registered ones for this run (see `findings.model.KnownDefect`).
     history   keep every step, to name the first operation that exceeded its bound.
     modules   operation -> modules of which it is noted whether they call it (see `callers`).
     """

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from equivalences.catalogue import IDENTITIES
 from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.model import KnownDefect
 from equivalences.gate import sweep
-from equivalences.judging import judge, known
+from equivalences.judging import judge, known, plan
 from equivalences.judging.facts import EXCUSED, INSIDE, OUTSIDE, UNDECIDED
 from equivalences.judging.judge import Crash, Measurement
 from equivalences.judging.tally import Tally
 from equivalences.judging.trial import Trial
-from equivalences.model import Form, Identity, KnownDefect, Problem
+from equivalences.model import Form, Identity, Problem
 from equivalences.oracle import exact
 from equivalences.oracle.enclosure import Enclosure
 from equivalences.rounding import RULES, Call, Shadow, Tracker, Untracked
@@ -160,8 +161,8 @@ def test_a_form_without_a_bound_in_a_region_that_it_claims_is_vacuous() -> None:
     squared = Form("F.softmax(z, dim) + 0 * torch.exp((z * z).sum(dim, keepdim=True))", label="squared")
     bold = replace(identity, forms=(identity.reference, squared))
     tally = Tally(bold, "float32")
-    for problem, _ in sweep.edges(bold, "float32", "eager"):
-        sweep.judged(tally, problem, ("contiguous",), "cpu", "eager")
+    for each in plan.edges(bold, "float32"):
+        sweep.judged(tally, each.problem, ("contiguous",), "cpu", "eager")
     assert not tally.failures
     missing = tally.vacuous()
     assert "squared: value, region extreme" in missing

@@ -13,7 +13,7 @@ from hypothesis import find, given, settings
 
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
 from equivalences.formats import FORMATS, every_finite, truncate
-from equivalences.gate import sweep
+from equivalences.judging import plan
 from equivalences.model import Array, Domain, Identity, Problem
 from equivalences.problems import options, strategies, wide
 from equivalences.problems.classes import classes, pairs
@@ -258,7 +258,7 @@ def test_the_largest_logit_label_and_step_of_wide_rows_are_where_their_roles_say
 
 def test_compiled_code_is_not_built_for_the_widest_rows() -> None:
     large = [identity for identity in IDENTITIES.values() if identity.domain.name.startswith("vocabularies")]
-    assert {sweep.shape(identity, "float32", "compiled") for identity in large} == {(6, 1025)}
+    assert {plan.shape(identity, "float32", "compiled") for identity in large} == {(6, 1025)}
 
 
 def test_some_domains_have_options() -> None:
@@ -306,9 +306,9 @@ def test_a_shape_is_kept(domain: Domain, shape: tuple[int, ...], first: tuple[in
 
 @pytest.mark.parametrize("identity", IDENTITIES.values(), ids=IDENTITIES)
 def test_compiled_code_meets_one_shape(identity: Identity) -> None:
-    shape = sweep.shape(identity, "float32", "compiled")
+    shape = plan.shape(identity, "float32", "compiled")
     drawn = sample(identity.domain, "float32", 3, seed=1, shape=shape)
-    assert sweep.edges(identity, "float32", "compiled")
+    assert plan.edges(identity, "float32", "compiled")
     assert {np.shape(next(iter(problem.items.values()))) for problem in drawn} == {shape}
 
 

@@ -26,11 +26,11 @@ from equivalences.judging.tally import Cell, Met, Tally, Worst
 from equivalences.model import Array, Form, Identity, Problem
 from equivalences.problems import regions
 from equivalences.report import ending, failure, formula, results, table
-from equivalences.report.environment import environment
 from equivalences.report.progress import remaining
 from equivalences.report.shrink import shrunk
 from equivalences.report.snippet import place, snippet
 from equivalences.running import execute
+from equivalences.running.environment import environment
 from equivalences.running.execute import Place
 from equivalences.running.layouts import LAYOUTS, applies, canonical, rows_of
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from equivalences.findings.known_defects import KNOWN_DEFECTS
 from equivalences.findings.known_defects.rules import rule_of
+from equivalences.findings.model import KnownDefect
 from equivalences.formats import of
-from equivalences.model import KnownDefect
 from equivalences.rounding import RULES, Call, Shadow, Tracker, Untracked
 from equivalences.rounding.arrays import numbers
 from equivalences.rounding.call import by_schema

@@ -7,6 +7,7 @@ An entry is a few lines in one module below.  `docs/special_values.md` is made o
 
 from __future__ import annotations
 
+from equivalences.findings.model import SpecialValue
 from equivalences.findings.special_values import (
     binary,
     cross_entropy,
@@ -17,7 +18,6 @@ from equivalences.findings.special_values import (
     nll_loss,
     softmax,
 )
-from equivalences.model import SpecialValue
 
 _MODULES = (softmax, cross_entropy, cross_entropy_options, nll_loss, linear_cross_entropy, binary, distributions, masks)
 

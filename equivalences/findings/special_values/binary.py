@@ -7,8 +7,9 @@ from math import inf, nan
 
 import numpy as np
 
+from equivalences.findings.model import Deviation, Gives, SpecialValue
 from equivalences.findings.special_values.softmax import DOCS, LATER, OLDEST, SEEN
-from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.model import Raises
 
 _sigmoid = partial(SpecialValue, "sigmoid", call="torch.sigmoid(z)", source=DOCS + "torch.nn.Sigmoid.html")
 _logsigmoid = partial(SpecialValue, "logsigmoid", call="F.logsigmoid(z)", source=DOCS + "torch.nn.LogSigmoid.html")
