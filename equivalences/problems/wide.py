@@ -149,7 +149,7 @@ class Maker:
     def combinations(self) -> list[Recipe]:
         """A recipe for each combination of options, or one."""
         found = options.combinations(self.choices, self.reduction, 0, (options.COLUMNS,))
-        several = [recipe for recipe, role in found if role == options.COMBINATION]
+        several = [recipe for recipe, role in found if role in options.COMBINATIONS]
         return several or [Recipe(1, 1, (0,), reduction=each) for each in self.reduction or ("",)]
 
 
