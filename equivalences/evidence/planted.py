@@ -101,9 +101,8 @@ def judgements(
     identity: Identity, form: Form, fmt: str, examples: int = EXAMPLES, seed: int = 0
 ) -> Iterator[tuple[int, Judgement]]:
     """What the gate says of one form: the number of the problem (edge problems first), and its judgements."""
-    shown = replace(identity, forms=(form,))
     for number, each in enumerate(_problems(identity, fmt, examples, seed), 1):
-        for met in judge.judge(shown, each.problem, each.layouts):
+        for met in judge.in_layouts(identity, form, each.problem, each.layouts):
             yield number, met
 
 
