@@ -16,10 +16,21 @@ from equivalences.findings.special_values import (
     linear_cross_entropy,
     masks,
     nll_loss,
+    sigmoid,
     softmax,
 )
 
-_MODULES = (softmax, cross_entropy, cross_entropy_options, nll_loss, linear_cross_entropy, binary, distributions, masks)
+_MODULES = (
+    softmax,
+    cross_entropy,
+    cross_entropy_options,
+    nll_loss,
+    linear_cross_entropy,
+    sigmoid,
+    binary,
+    distributions,
+    masks,
+)
 
 SPECIAL_VALUES: tuple[SpecialValue, ...] = tuple(entry for module in _MODULES for entry in module.TABLE)
 
