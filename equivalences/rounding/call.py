@@ -115,7 +115,9 @@ def tensors(tree: Any) -> list[Tensor]:
 
 def in_registers(call: Call) -> Call:
     """The call as its inner operations see it: results stay in the kernel's arithmetic."""
-    return call.giving(torch.empty(0, dtype=call.arithmetic.dtype))
+    inner = call.giving(call.out)
+    inner.format = inner.arithmetic = call.arithmetic
+    return inner
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------

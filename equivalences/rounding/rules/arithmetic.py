@@ -42,14 +42,48 @@ def stored(call: Call, tensor: Tensor, x: Shadow) -> Shadow:
     return rounded(call.giving(tensor), *x, roundings=0.0, underflow=False)
 
 
+def in_storage(call: Call, x: Shadow) -> Shadow:
+    """What a kernel has in its registers as it is stored: 16-bit results are rounded once more."""
+    return rounded(call, *x, roundings=0.0, underflow=False)
+
+
+def either(x: Shadow, low: Shadow, high: Shadow) -> Shadow:
+    """`low` where x <= 0, `high` where x > 0; both where rounding may decide that, with how far they are apart."""
+    v = np.where(x.v > 0, high.v, low.v)
+    both = np.maximum(low.e + abs(low.v - v), high.e + abs(high.v - v))
+    return Shadow(v, np.where(x.v - x.e > 0, high.e, np.where(x.v + x.e <= 0, low.e, both)))
+
+
+def infinite(found: Shadow, a: Shadow, b: Shadow, sign: bool = False) -> Shadow:
+    """`found`, exact where it is infinite because an operand is, exactly (a mask, the start of a running maximum).
+
+    The other one must have a bound; of a product or a quotient (`sign`) also its sign must be known.
+    """
+    if np.logical_and.reduce(np.isfinite(found.v), axis=None):  # nearly always: cheap
+        return found
+    given = endless(a) & (b.e < math.inf) & ((abs(b.v) > b.e) | (not sign))
+    given = given | endless(b) & (a.e < math.inf) & ((abs(a.v) > a.e) | (not sign))
+    return Shadow(found.v, np.where(given & np.isinf(found.v), 0.0, found.e))
+
+
+def endless(x: Shadow) -> Array:
+    """Where a number is exactly infinite."""
+    return np.isinf(x.v) & (x.e == 0)
+
+
 def exact(v: Array, e: Array = NOTHING) -> Shadow:
     """A result that the operation does not round."""
     return Shadow(v, e)
 
 
+def constant(number: float) -> Shadow:
+    """A number that every format holds."""
+    return exact(np.array(number))
+
+
 def one() -> Shadow:
     """The constant 1."""
-    return exact(np.array(1.0))
+    return constant(1.0)
 
 
 def neg(a: Shadow) -> Shadow:
@@ -89,7 +123,7 @@ def converted(a: Shadow, source: Tensor, target: Tensor) -> Shadow:
         lost = fmt.u * size + fmt.eta / 2  # bfloat16 to float16 too: of another range
     else:
         return a
-    return Shadow(a.v, unbounded(a.e + lost, size + a.e + lost > fmt.max))
+    return infinite(Shadow(a.v, unbounded(a.e + lost, size + a.e + lost > fmt.max)), a, a)
 
 
 def operand(call: Call, x: Any, fmt: Format | None = None) -> Shadow:
@@ -104,7 +138,7 @@ def operand(call: Call, x: Any, fmt: Format | None = None) -> Shadow:
     else:
         lost = fmt.u * abs(shadow.v) * (abs(shadow.v) > 2.0**fmt.precision)
     e = shadow.e + lost
-    return Shadow(shadow.v, unbounded(e, abs(shadow.v) + e > fmt.max))
+    return infinite(Shadow(shadow.v, unbounded(e, abs(shadow.v) + e > fmt.max)), shadow, shadow)
 
 
 def selected(call: Call, x: Any) -> Shadow:
@@ -125,7 +159,8 @@ def _term(call: Call, x: Any, steps: Format) -> Shadow:
     shadow = operand(call, x, steps)
     if isinstance(x, Tensor):
         return shadow
-    return Shadow(shadow.v, shadow.e + abs(held(float(x), steps.dtype) - float(x)))
+    off = abs(held(float(x), steps.dtype) - float(x)) if math.isfinite(x) else 0.0
+    return Shadow(shadow.v, shadow.e + off)
 
 
 def _sum(call: Call, left: Any, right: Any, alpha: Any) -> Shadow:
@@ -142,7 +177,7 @@ def _sum(call: Call, left: Any, right: Any, alpha: Any) -> Shadow:
         b = Shadow(v, e + steps.u * (abs(v) + e) + steps.eta)
     else:
         b = exact(0 * b.v)
-    return rounded(call, a.v + b.v, a.e + b.e, underflow=False)
+    return infinite(rounded(call, a.v + b.v, a.e + b.e, underflow=False), a, b)
 
 
 @rule("add")
@@ -169,7 +204,7 @@ def _mul(call: Call, self: Any, other: Any) -> Shadow:
     if (v == 0).any():  # a product with an exact zero is one
         none = ((x.v == 0) & (x.e == 0) & np.isfinite(y.e)) | ((y.v == 0) & (y.e == 0) & np.isfinite(x.e))
         e = np.where(none, 0.0, e)
-    return Shadow(v, e)
+    return infinite(Shadow(v, e), x, y, sign=True)
 
 
 @rule("div")
@@ -179,7 +214,8 @@ def _div(call: Call, self: Any, other: Any, rounding_mode: str | None = None) ->
     # A scalar tensor on the host is a number for every device's kernel.
     number = not isinstance(other, Tensor) or (other.dim() == 0 and other.device.type == "cpu")
     roundings = call.assume.scalar_division_roundings if number else 1.0
-    return rounded(call, *quotient(operand(call, self), operand(call, other)), roundings=roundings)
+    x, y = operand(call, self), operand(call, other)
+    return infinite(rounded(call, *quotient(x, y), roundings=roundings), x, y, sign=True)
 
 
 @rule("reciprocal")

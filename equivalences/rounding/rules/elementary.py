@@ -16,7 +16,7 @@ from equivalences.formats import FORMATS
 from equivalences.model import Array
 from equivalences.rounding.arrays import unbounded
 from equivalences.rounding.call import Call, rule
-from equivalences.rounding.rules.arithmetic import exact, operand, product, quotient, rounded
+from equivalences.rounding.rules.arithmetic import endless, exact, operand, product, quotient, rounded
 from equivalences.rounding.shadows import Shadow
 
 _LARGE = 700.0  # exp(700) is finite in float64
@@ -60,25 +60,38 @@ def log_change(ratio: Array) -> Array:
 
 
 def exp(call: Call, x: Shadow) -> Shadow:
-    """The exponential, rounded to storage; no bound where it may overflow."""
+    """The exponential, rounded to storage; 0 at an exact -inf (C17, F.10.3.1), no bound where it may overflow."""
     v = np.exp(x.v)
-    return rounded(call, v, swing(x.v, x.e), call.assume.relative("exp", 1.0))
+    return vanished(rounded(call, v, swing(x.v, x.e), call.assume.relative("exp", 1.0)), x)
+
+
+def vanished(power: Shadow, x: Shadow) -> Shadow:
+    """A power of a number greater than 1, which is exactly 0 where the exponent `x` is -inf."""
+    if power.v.all():  # nearly always: cheap
+        return power
+    return Shadow(power.v, np.where(endless(x) & (x.v < 0), 0.0, power.e))
 
 
 def log(call: Call, x: Shadow) -> Shadow:
-    """The logarithm, rounded to storage; no bound where the argument may be zero."""
+    """The logarithm, rounded to storage; -inf at an exact zero (C17, F.10.3.7), no bound where there may be one."""
     v = np.log(x.v)
     ratio = x.e / x.v
     moved = unbounded(log_change(ratio), x.v <= 0)
-    return rounded(call, v, moved, call.assume.relative("log", 1.0))
+    return pole(rounded(call, v, moved, call.assume.relative("log", 1.0)), x)
 
 
 def log1p(call: Call, x: Shadow) -> Shadow:
-    """log(1 + x), rounded to storage; no bound where 1 + x may be zero."""
+    """log(1 + x), rounded to storage; -inf at an exact -1, no bound where 1 + x may be zero."""
     v = np.log1p(x.v)
     ratio = x.e / (1 + x.v)
     moved = unbounded(log_change(ratio), x.v <= -1)
-    return rounded(call, v, moved, call.assume.relative("log1p", 1.0))
+    return pole(rounded(call, v, moved, call.assume.relative("log1p", 1.0)), x)
+
+
+def pole(logarithm: Shadow, x: Shadow) -> Shadow:
+    """A logarithm, exact at an exact pole."""
+    pole = np.isneginf(logarithm.v)
+    return Shadow(logarithm.v, np.where(pole & (x.e == 0), 0.0, logarithm.e)) if pole.any() else logarithm
 
 
 def add(call: Call, a: Shadow, b: Shadow) -> Shadow:
@@ -111,15 +124,23 @@ def _log1p(call: Call, self: Tensor) -> Shadow:
     return log1p(call, call.shadow(self))
 
 
+def expm1(call: Call, x: Shadow) -> Shadow:
+    """exp(x) - 1, rounded to storage; no bound where it may overflow."""
+    return rounded(call, np.expm1(x.v), swing(x.v, x.e), call.assume.relative("expm1", 1.0))
+
+
 @rule("expm1")
 def _expm1(call: Call, self: Tensor) -> Shadow:
-    x = call.shadow(self)
-    return rounded(call, np.expm1(x.v), swing(x.v, x.e), call.assume.relative("expm1", 1.0))
+    return expm1(call, call.shadow(self))
 
 
 @rule("tanh")
 def _tanh(call: Call, self: Tensor) -> Shadow:
-    x = call.shadow(self)
+    return tanh(call, call.shadow(self))
+
+
+def tanh(call: Call, x: Shadow) -> Shadow:
+    """The hyperbolic tangent, rounded to storage."""
     v = np.tanh(x.v)
     # tanh(x) = 2 logistic(2 x) - 1, and its slope is at most 1.
     moved = np.minimum(2 * logistic_moved(Shadow(2 * x.v, 2 * x.e)), x.e)
@@ -138,16 +159,6 @@ def sqrt(call: Call, x: Shadow) -> Shadow:
 @rule("sqrt")
 def _sqrt(call: Call, self: Tensor) -> Shadow:
     return sqrt(call, call.shadow(self))
-
-
-@rule("pow")
-def _pow(call: Call, self: Any, exponent: Any) -> Shadow:
-    if not isinstance(exponent, (int, float)) or exponent not in (1, 2, 3):
-        raise NotImplementedError("pow is followed for the exponents 1, 2 and 3 only")
-    x = power = call.shadow(self)
-    for _ in range(int(exponent) - 1):  # product after product, each stored (PowKernel.cpp: base * base * base)
-        power = rounded(call, *product(power, x))
-    return power
 
 
 @rule("lgamma")
@@ -191,7 +202,7 @@ def _xlogy(call: Call, self: Any, other: Any) -> Shadow:
 # --- sigmoid and its kin ---------------------------------------------------------------------------------------
 
 
-def _softplus_moved(x: Array, e: Array) -> Array:
+def softplus_moved(x: Array, e: Array) -> Array:
     """How far an error of x moves log(1 + exp(x)): by logistic(x) (exp(e) - 1), and by e, at most."""
     below = swing(x, e) / (1 + np.exp(-abs(x)))
     return np.minimum(np.where(x < 0, below, logistic(x) * growth(e)), e)
@@ -219,7 +230,7 @@ def log_sigmoid(call: Call, x: Shadow) -> Shadow:
     small = np.exp(-abs(z))
     tail = np.log1p(small)
     v = np.minimum(z, 0.0) - tail
-    moved = _softplus_moved(-z, x.e)
+    moved = softplus_moved(-z, x.e)
     kernel = call.assume.relative("exp", u) * small / (1 + small) + call.assume.relative("log1p", u) * tail
     kernel = kernel + 2 * call.arithmetic.eta
     return Shadow(v, moved + kernel + np.where(z - x.e < 0, u * (abs(v) + moved), 0.0))
@@ -280,15 +291,19 @@ def _softplus(call: Call, self: Tensor, beta: float, threshold: float) -> Shadow
     x = call.shadow(self)
     if beta != 1:
         raise NotImplementedError("softplus is followed for beta = 1 only")
-    u, z = call.arithmetic.u, x.v
-    v = np.maximum(z, 0.0) + np.log1p(np.exp(-abs(z)))
-    moved = _softplus_moved(z, x.e)
-    kernel = call.assume.relative("exp", u) * logistic(z) + call.assume.relative("log1p", u) * v
-    kernel = kernel + 2 * call.arithmetic.eta
+    v, kernel = softplus_kernel(call, x.v)
     # Documented: beyond the threshold the function is the identity.
-    linear = np.log1p(np.exp(x.e - z)) * (1 + CLOSE) + CLOSEST * v
+    linear = np.log1p(np.exp(x.e - x.v)) * (1 + CLOSE) + CLOSEST * v
     kernel = _beyond(x, float(threshold), kernel, linear)
-    return rounded(call, v, moved + kernel, roundings=0.0)
+    return rounded(call, v, softplus_moved(x.v, x.e) + kernel, roundings=0.0)
+
+
+def softplus_kernel(call: Call, z: Array) -> Shadow:
+    """log1p(exp(z)), and how far the kernel may be off, if exp(z) does not overflow."""
+    u = call.arithmetic.u
+    v = np.maximum(z, 0.0) + np.log1p(np.exp(-abs(z)))
+    kernel = call.assume.relative("exp", u) * logistic(z) + call.assume.relative("log1p", u) * v
+    return Shadow(v, kernel + 2 * call.arithmetic.eta)
 
 
 def _beyond(x: Shadow, threshold: float, below: Array, above: Array) -> Array:
@@ -308,10 +323,8 @@ def _softplus_backward(call: Call, grad_output: Tensor, self: Tensor, threshold:
     return rounded(call, *product(Shadow(s, moved + kernel), g))
 
 
-@rule("logaddexp")
-def _logaddexp(call: Call, self: Tensor, other: Tensor) -> Shadow:
+def log_sum(call: Call, a: Shadow, b: Shadow) -> Shadow:
     """max(a, b) + log1p(exp(-|a - b|)) (BinaryOpsKernel.cpp); the derivatives are two shares whose sum is 1."""
-    a, b = operand(call, self), operand(call, other)
     u, gap = call.arithmetic.u, abs(a.v - b.v)
     small = np.exp(-gap)
     tail = np.log1p(small)
@@ -319,4 +332,14 @@ def _logaddexp(call: Call, self: Tensor, other: Tensor) -> Shadow:
     moved = (share * a.e + (1 - share) * b.e) * (1 + growth(a.e + b.e))
     term = growth(u * (gap + a.e + b.e) + call.assume.relative("exp", u)) * small / (1 + small)
     kernel = term + call.assume.relative("log1p", u) * (tail + term) + 2 * call.arithmetic.eta
-    return rounded(call, np.maximum(a.v, b.v) + tail, np.minimum(moved, np.maximum(a.e, b.e)) + kernel)
+    v, e = rounded(call, np.maximum(a.v, b.v) + tail, np.minimum(moved, np.maximum(a.e, b.e)) + kernel)
+    if not np.isinf(gap).any():
+        return Shadow(v, e)
+    nothing = [endless(x) & (x.v < 0) for x in (a, b)]  # it adds exp(-inf) = 0
+    v = np.where(nothing[0] & nothing[1], -math.inf, v)
+    return Shadow(v, np.where(nothing[0], b.e, np.where(nothing[1], a.e, e)))
+
+
+@rule("logaddexp")
+def _logaddexp(call: Call, self: Tensor, other: Tensor) -> Shadow:
+    return log_sum(call, operand(call, self), operand(call, other))

@@ -116,7 +116,8 @@ def _reshaped_in_place(call: Call) -> None:
 
 @rule("lift_fresh")
 def _constant(call: Call) -> None:
-    call.shadows.declare(call.out)
+    if not call.shadows.known(call.out):
+        call.shadows.take(call.out)
 
 
 @rule("_new_zeros_with_same_feature_meta")

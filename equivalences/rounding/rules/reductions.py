@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from equivalences import formats
+from equivalences.formats import Format
 from equivalences.model import Array
 from equivalences.rounding.arrays import add_up, along, as_array, doubtful, numbers, put, spread, unbounded
 from equivalences.rounding.call import Call, rule
-from equivalences.rounding.rules.arithmetic import averaged, converted, rounded
+from equivalences.rounding.rules.arithmetic import averaged, converted, infinite, rounded
 from equivalences.rounding.shadows import Shadow
 
 
@@ -36,6 +38,21 @@ def dims_of(x: Array | Tensor, dim: Any) -> list[int]:
 def count(x: Array | Tensor, dims: list[int]) -> int:
     """How many numbers a reduction over `dims` takes in."""
     return math.prod(x.shape[d] for d in dims)
+
+
+def running(call: Call) -> Format:
+    """The format in which a loop keeps what it has added up, or multiplied, so far (at::acc_type)."""
+    if not call.assume.running_in_double:
+        return call.format
+    wide = formats.FORMATS["float64" if call.arithmetic.name == call.format.name else "float32"]
+    return replace(wide, precision=max(wide.precision, call.format.precision))
+
+
+def kept(call: Call, steps: Format, x: Shadow) -> Shadow:
+    """What was kept in the format `steps` as it is stored."""
+    size = abs(x.v) + x.e
+    lost = (call.format.u * size + call.format.eta / 2) * (call.format.precision < steps.precision)
+    return infinite(Shadow(x.v, unbounded(x.e + lost, size + x.e + lost > call.format.max)), x, x)
 
 
 def summed(call: Call, x: Shadow, dims: list[int], keepdim: bool, height: int) -> Shadow:
