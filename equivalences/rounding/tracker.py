@@ -83,7 +83,8 @@ def _described(func: Any) -> _Described:
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
     own = f"{func.namespace}::{name}"
     rule = own if own in RULES else name
-    return _Described(func.namespace, name, rule, mutates, in_place, bool(composite) and rule not in RULES, Schema.of(func))
+    made = bool(composite) and rule not in RULES
+    return _Described(func.namespace, name, rule, mutates, in_place, made, Schema.of(func))
 
 
 _FOLLOWED = ("aten", "prims", "profiler")

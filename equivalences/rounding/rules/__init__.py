@@ -13,6 +13,8 @@ from equivalences.rounding.rules import (  # noqa: F401
     normalisation,
     optimizers,
     powers,
+    prims,
+    products,
     reductions,
     regression,
     scans,

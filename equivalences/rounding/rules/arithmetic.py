@@ -1,4 +1,4 @@
-"""Rules for + - * /, fused multiply-adds, matrix products, comparisons and selections.
+"""Rules for + - * /, fused multiply-adds, comparisons and selections.
 
 Every rule is the standard model fl(a op b) = (a op b)(1 + d), |d| <= u (Higham 2002, 2.4), applied to operands that
 are themselves off by e_a and e_b, with no term dropped.
@@ -68,7 +68,8 @@ def infinite(found: Shadow, a: Shadow, b: Shadow, sign: bool = False) -> Shadow:
 
 def endless(x: Shadow) -> Array:
     """Where a number is exactly infinite."""
-    return np.isinf(x.v) & (x.e == 0)
+    found: Array = np.isinf(x.v) & (x.e == 0)
+    return found
 
 
 def exact(v: Array, e: Array = NOTHING) -> Shadow:
@@ -242,6 +243,21 @@ def _abs(call: Call, self: Tensor) -> Shadow:
     return Shadow(abs(a.v), a.e)
 
 
+@rule("floor", "ceil", "trunc", "fix", "round")
+def _whole(call: Call, self: Tensor, decimals: int = 0) -> Shadow:
+    """A step function: no bound where rounding may have moved the argument over a step."""
+    if decimals:
+        raise NotImplementedError("round is followed to whole numbers only")
+    x, step = call.shadow(self), {"fix": np.trunc, "round": np.rint}.get(call.name) or getattr(np, call.name)
+    return Shadow(step(x.v), doubtful(step(x.v - x.e) != step(x.v + x.e)))
+
+
+@rule("isnan", "isinf", "isposinf", "isneginf")
+def _no_number(call: Call, self: Tensor) -> Shadow:
+    """As it stands there, unless the number has no bound."""
+    return Shadow(numbers(call.out), doubtful(np.isinf(call.shadow(self).e)))
+
+
 @rule("sgn", "sign")
 def _sign(call: Call, self: Tensor) -> Shadow:
     a = call.shadow(self)
@@ -284,52 +300,6 @@ def _lerp(call: Call, self: Tensor, end: Tensor, weight: Any) -> Shadow:
     return lerp(call, operand(call, self), operand(call, end), operand(call, weight))
 
 
-# --- matrix products -------------------------------------------------------------------------------------------
-
-
-def matrix_product(call: Call, a: Shadow, b: Shadow, bias: Shadow | None = None) -> Shadow:
-    """Inner products in any order, with or without fused multiply-add: n u |A||B| (Higham 2002, 3.5)."""
-    inner = call.arithmetic
-    n = a.v.shape[-1] + (bias is not None)
-    gamma = n * inner.u / (1 - n * inner.u)
-    sizes = abs(a.v) + a.e, abs(b.v) + b.e
-    size = sizes[0] @ sizes[1]
-    v = a.v @ b.v
-    e = abs(a.v) @ b.e + a.e @ abs(b.v) + a.e @ b.e
-    if call.format.name == "bfloat16":
-        e = e + _flushed(*sizes, inner.tiny)
-    if bias is not None:
-        v, e, size = v + bias.v, e + bias.e, size + abs(bias.v) + bias.e
-    return rounded(call, v, e + gamma * size + n * inner.eta, roundings=0.0, underflow=False)
-
-
-def _flushed(a: Array, b: Array, tiny: float) -> Array:
-    """What VDPBF16PS loses, which takes subnormal numbers for zero and gives none (Intel SDM, volume 2).
-
-    oneDNN uses it for all but the smallest products, where the processor has it.
-    """
-    small = [np.where(x < tiny, x, 0.0) for x in (a, b)]
-    lost = small[0] @ b + a @ small[1] if any(part.any() for part in small) else 0.0
-    return np.asarray(lost + a.shape[-1] * tiny)
-
-
-@rule("mm", "bmm")
-@rule("mv", mat2="vec")
-@rule("dot", mat2="tensor")
-@rule("matmul", mat2="other")
-def _mm(call: Call, self: Tensor, mat2: Tensor) -> Shadow:
-    return matrix_product(call, call.shadow(self), call.shadow(mat2))
-
-
-@rule("addmm")
-@rule("baddbmm", mat1="batch1", mat2="batch2")
-def _addmm(call: Call, self: Tensor, mat1: Tensor, mat2: Tensor, beta: Any, alpha: Any) -> Shadow:
-    if abs(alpha) != 1 or beta != 1:
-        raise NotImplementedError("addmm is followed for alpha = 1 or -1 and beta = 1 only")
-    bias, a, b = call.shadow(self), call.shadow(mat1), call.shadow(mat2)
-    return matrix_product(call, Shadow(alpha * a.v, a.e), b, bias)
-
-
 # --- comparisons and selections --------------------------------------------------------------------------------
 
 
@@ -354,7 +324,9 @@ def _number_in(tensor: Tensor, x: Any) -> Shadow:
     return Shadow(np.array(float(x)), np.array(0.0 if math.isnan(off) else off))
 
 
-@rule("bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "all", "any")
+@rule(
+    "bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "logical_xor", "all", "any",
+)  # fmt: skip
 def _logical(call: Call, self: Any, other: Any = None) -> Shadow:
     # Any undecided operand leaves the result undecided; reductions spread it over the whole result.
     doubt = [call.shadow(x).e for x in (self, other) if isinstance(x, Tensor)]
@@ -382,20 +354,20 @@ def _read_number(call: Call, self: Tensor) -> tuple[()]:
 
 
 @rule("where")
-def _where(call: Call, condition: Tensor, self: Any = None, other: Any = None) -> Shadow:
+def where(call: Call, condition: Tensor, self: Any = None, other: Any = None) -> Shadow:
     if self is None:
         raise NotImplementedError("where(condition) alone returns positions: no bound")
     a, b, mask = operand(call, self), operand(call, other), as_array(condition)
     return Shadow(np.where(mask, a.v, b.v), np.where(mask, a.e, b.e) + call.shadow(condition).e)
 
 
-@rule("maximum")
+@rule("maximum", "fmax")
 def _maximum(call: Call, self: Tensor, other: Any) -> Shadow:
     a, b = operand(call, self), operand(call, other)
     return Shadow(np.maximum(a.v, b.v), np.maximum(a.e, b.e))
 
 
-@rule("minimum")
+@rule("minimum", "fmin")
 def _minimum(call: Call, self: Tensor, other: Any) -> Shadow:
     a, b = operand(call, self), operand(call, other)
     return Shadow(np.minimum(a.v, b.v), np.maximum(a.e, b.e))

@@ -16,7 +16,7 @@ from equivalences.formats import FORMATS
 from equivalences.model import Array
 from equivalences.rounding.arrays import unbounded
 from equivalences.rounding.call import Call, rule
-from equivalences.rounding.rules.arithmetic import endless, exact, operand, product, quotient, rounded
+from equivalences.rounding.rules.arithmetic import endless, exact, one, operand, product, quotient, rounded
 from equivalences.rounding.shadows import Shadow
 
 _LARGE = 700.0  # exp(700) is finite in float64
@@ -188,6 +188,24 @@ def _logit(call: Call, self: Tensor, eps: float | None) -> Shadow:
     moved = log_change(x.e / x.v) + log_change(x.e / (1 - x.v)) + lost
     v = np.log(share)
     return rounded(call, v, unbounded(moved, (x.v <= 0) | (x.v >= 1)), call.assume.relative("log", 1.0))
+
+
+@rule("logit_backward")
+def _logit_backward(call: Call, grad_output: Tensor, self: Tensor, eps: float | None) -> Shadow:
+    """g / (x (1 - x)), each step in the storage format (BinaryOpsKernel.cpp)."""
+    if eps is not None:
+        raise NotImplementedError("logit is followed without eps only")
+    g, x = call.shadow(grad_output), call.shadow(self)
+    return div(call, g, mul(call, x, add(call, one(), Shadow(-x.v, x.e))))
+
+
+@rule("special_entr")
+def _entropy(call: Call, self: Tensor) -> Shadow:
+    """-x log(x), each step in the storage format (UnaryOpsKernel.cpp); 0 at 0."""
+    x = call.shadow(self)
+    v, e = mul(call, Shadow(-x.v, x.e), log(call, x))
+    zero = (x.v == 0) & (x.e == 0)
+    return Shadow(np.where(zero, 0.0, v), np.where(zero, 0.0, e))
 
 
 @rule("xlogy", "special_xlog1py")

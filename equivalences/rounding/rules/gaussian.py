@@ -95,15 +95,16 @@ def _tanh_argument(inner: Call, x: Shadow) -> Shadow:
     return mul(inner, inner.shadow(math.sqrt(2 / math.pi)), total)
 
 
+def _tanh_cdf2(inner: Call, x: Shadow) -> Shadow:
+    """1 + tanh of it."""
+    return add(inner, one(), tanh(inner, _tanh_argument(inner, x)))
+
+
 @rule("gelu")
 def _gelu(call: Call, self: Tensor, approximate: str) -> Shadow:
     """x / 2 (1 + erf(x sqrt(1/2))), or x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x x x))), in any order."""
     x, inner = call.shadow(self), in_registers(call)
-    if approximate == "tanh":
-        twice = add(inner, one(), tanh(inner, _tanh_argument(inner, x)))
-    else:
-        twice = _cdf2(inner, x)
-    v, e = mul(inner, x, twice)
+    v, e = mul(inner, x, _tanh_cdf2(inner, x) if approximate == "tanh" else _cdf2(inner, x))
     return in_storage(call, Shadow(v / 2, e / 2 + inner.arithmetic.eta))
 
 

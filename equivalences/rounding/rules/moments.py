@@ -1,4 +1,4 @@
-"""Rules for variances and standard deviations, and the moments that normalisations need.
+"""Rules for variances, standard deviations and norms, and the moments that normalisations need.
 
 Kernels merge means and sums of squares of parts, one number or many (Welford; Chan, Golub and LeVeque, Algorithms for
 computing the sample variance, 1983).  With shares c and 1 - c, d the difference of two means and w = n c (1 - c):
@@ -22,11 +22,12 @@ from torch import Tensor
 
 from equivalences.formats import FORMATS
 from equivalences.model import Array
-from equivalences.rounding.arrays import spread
-from equivalences.rounding.call import Call, rule
-from equivalences.rounding.rules.arithmetic import converted
+from equivalences.rounding.arrays import doubtful, spread
+from equivalences.rounding.call import Call, in_registers, rule
+from equivalences.rounding.rules.arithmetic import converted, in_storage, product, rounded
 from equivalences.rounding.rules.elementary import sqrt
-from equivalences.rounding.rules.reductions import dims_of, kept
+from equivalences.rounding.rules.powers import any_power
+from equivalences.rounding.rules.reductions import dims_of, kept, summed
 from equivalences.rounding.shadows import Shadow
 
 
@@ -36,7 +37,8 @@ def moments(u: float, x: Shadow, merges: float) -> tuple[Shadow, Shadow]:
     n = max(v.shape[-1], 1)
 
     def mean_of(terms: Array) -> Array:
-        return np.asarray(terms.sum(-1, keepdims=True)) / n
+        total: Array = terms.sum(-1, keepdims=True) / n
+        return total
 
     mean = mean_of(v)
     off = v - mean
@@ -102,8 +104,9 @@ def _root(call: Call, variance: Shadow) -> Shadow:
 
 
 @rule("var", "std")
-@rule("prims::var", self="inp", dim="dims")
-def _variance(call: Call, self: Tensor, dim: Any = None, correction: float | None = 1, unbiased: bool = True) -> Shadow:
+def variance_of(
+    call: Call, self: Tensor, dim: Any = None, correction: float | None = 1, unbiased: bool = True
+) -> Shadow:
     variance, _ = _deviations(call, self, dim, correction if unbiased else 0)
     return _stored(call, _root(call, variance) if call.name == "std" else variance, call.out)
 
@@ -115,3 +118,48 @@ def _variance_and_mean(
     variance, mean = _deviations(call, self, dim, correction if unbiased else 0)
     first = _root(call, variance) if call.name == "std_mean" else variance
     return [_stored(call, part, out) for part, out in zip((first, mean), call.out, strict=True)]
+
+
+# --- norms -----------------------------------------------------------------------------------------------------------
+
+
+@rule("linalg_vector_norm")
+@rule("norm", ord="p")
+def _norm(call: Call, self: Tensor, ord: float | None = 2, dim: Any = None, keepdim: bool = False) -> Shadow:
+    """(sum |x|**p)**(1 / p); the largest |x| for p = inf, how many are not zero for p = 0 (cpu/ReduceOpsKernel.cpp).
+
+    Squares along the last dimension are added up lane by lane, all else in one loop.
+    """
+    p = 2.0 if ord is None else float(ord)
+    x = call.shadow(self)
+    x = converted(x, self, call.out) if self.dtype != call.out.dtype else x
+    dims = dims_of(x.v, dim)
+    rows = as_rows(Shadow(abs(x.v), x.e), dims)
+    n, inner = rows.v.shape[-1], in_registers(call)
+    if math.isinf(p):
+        found = Shadow(*((np.max if p > 0 or part is rows.e else np.min)(part, axis=-1) for part in rows))
+    elif p == 0:
+        doubt = doubtful((rows.e > 0) & (rows.v <= rows.e)).max(-1)
+        found = rounded(inner, (rows.v > 0).sum(-1).astype(np.float64), doubt, n > 2**24, underflow=False)
+    else:
+        last = p == 2 and dims == [x.v.ndim - 1]
+        height = call.assume.sums.row(n, inner.arithmetic.precision > 24) if last else call.assume.sums.any(n)
+        found = _root_of_powers(inner, rows, p, height)
+    return in_storage(call, Shadow(*(np.reshape(part, call.out.shape) for part in found)))
+
+
+def _root_of_powers(inner: Call, rows: Shadow, p: float, height: int) -> Shadow:
+    nowhere = np.zeros(rows.v.shape, dtype=bool)
+    if p == 1:
+        terms = rows
+    elif p == 2:
+        terms = rounded(inner, *product(rows, rows))
+    else:
+        terms = any_power(inner, rows, inner.shadow(p), nowhere)
+    total = summed(inner, terms, [rows.v.ndim - 1], False, height)
+    if p == 1:
+        return total
+    if p == 2:
+        return sqrt(inner, total)
+    one_by_p = inner.shadow(1 / p)
+    return any_power(inner, total, Shadow(one_by_p.v, one_by_p.e + inner.arithmetic.u / abs(p)), nowhere[..., 0])

@@ -17,7 +17,7 @@ from equivalences.rounding.call import Call, in_registers, rule
 from equivalences.rounding.rules.arithmetic import in_storage, neg, one, rounded, stored
 from equivalences.rounding.rules.elementary import add, div, mul, sqrt
 from equivalences.rounding.rules.moments import moments
-from equivalences.rounding.rules.reductions import kept, running, summed
+from equivalences.rounding.rules.reductions import running, summed
 from equivalences.rounding.shadows import Shadow
 
 
@@ -160,7 +160,8 @@ def _group_norm_backward(
     samples = x.v.shape[0]
     m, a = (_shape(call.shadow(each), samples, group, 1, 1) for each in (mean, rstd))
     gw = g if weight is None else mul(inner, g, _shape(call.shadow(weight), 1, group, channels, 1))
-    rows = [_shape(Shadow(*(np.broadcast_to(part, x.v.shape) for part in each)), samples * group, -1) for each in (gw, x)]
+    wide = (Shadow(*(np.broadcast_to(part, x.v.shape) for part in each)) for each in (gw, x))
+    rows = [_shape(each, samples * group, -1) for each in wide]
     stats = [_shape(each, samples * group, 1) for each in (m, a)]
     db, ds = _total(inner, g, 3), _total(inner, mul(inner, g, x), 3)
     of_weight = mul(inner, add(inner, ds, neg(mul(inner, db, m))), a)
@@ -264,7 +265,10 @@ def _batch_norm_backward(
     train: bool,
     eps: float,
 ) -> list[Shadow]:
-    """(g - mean(g) - (x - mean) k) invstd weight, k = sum((x - mean) g) invstd invstd / n; without training g invstd weight."""
+    """(g - mean(g) - (x - mean) k) invstd weight, k = sum((x - mean) g) invstd invstd / n.
+
+    Without training g invstd weight.
+    """
     inner = in_registers(call)
     g, x = _channels(call, grad_out), _channels(call, input)
     n = x.v.shape[1]

@@ -15,7 +15,7 @@ from torch import Tensor
 from equivalences.model import Array
 from equivalences.rounding.arrays import doubtful, numbers, unbounded
 from equivalences.rounding.call import Call, in_registers, rule
-from equivalences.rounding.rules.arithmetic import exact, one, operand, product, quotient, rounded, selected, stored
+from equivalences.rounding.rules.arithmetic import one, operand, product, quotient, rounded, selected, stored
 from equivalences.rounding.rules.elementary import div, growth, log_change, pole, sqrt, vanished
 from equivalences.rounding.shadows import Shadow
 
@@ -53,8 +53,7 @@ def rsqrt(call: Call, x: Shadow) -> Shadow:
 
 
 @rule("pow")
-@rule("prims::pow", exponent="other")
-def _pow(call: Call, self: Any, exponent: Any) -> Shadow:
+def power(call: Call, self: Any, exponent: Any) -> Shadow:
     base, power = (
         operand(call, each) if isinstance(each, Tensor) else selected(call, each) for each in (self, exponent)
     )

@@ -1,7 +1,8 @@
-"""Rules for Huber's and the smooth L1 loss and their backward kernels (cpu/BinaryOpsKernel.cpp, PointwiseOpsKernel.cpp).
+"""Rules for Huber's and the smooth L1 loss, and for their backward kernels (cpu: BinaryOpsKernel, PointwiseOpsKernel).
 
-Both are quadratic near zero and linear beyond a corner, where neither the loss nor its slope jumps.  Each step is rounded
-to the storage format, as in the squared error: so it is in Huber's loss of bfloat16 and in the smooth one of float16.
+Both are quadratic near zero and linear beyond a corner, where neither the loss nor its slope jumps.  Each step is
+rounded to the storage format, as in the squared error: so it is in Huber's loss of bfloat16 and in the smooth one of
+float16.
 """
 
 from __future__ import annotations

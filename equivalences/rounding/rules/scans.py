@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -92,8 +93,7 @@ def _running_extreme(call: Call, self: Tensor, dim: int) -> list[Shadow]:
 
 
 @rule("prod")
-@rule("prims::prod", self="inp", dim="dims")
-def _prod(call: Call, self: Tensor, dim: int | None = None, keepdim: bool = False) -> Shadow:
+def prod(call: Call, self: Tensor, dim: Any = None, keepdim: bool = False) -> Shadow:
     """n - 1 products in any order; no bound where a part of them may overflow.
 
     What a part loses to underflow is multiplied by all the others: by the product of those beyond 1 at most.

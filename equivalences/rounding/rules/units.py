@@ -12,10 +12,26 @@ from torch import Tensor
 from equivalences.rounding.arrays import doubtful
 from equivalences.rounding.call import Call, in_registers, rule
 from equivalences.rounding.rules.arithmetic import (
-    clamped, constant, either, exact, in_storage, neg, one, product, rounded, selected,
+    clamped,
+    constant,
+    either,
+    exact,
+    in_storage,
+    neg,
+    one,
+    product,
+    rounded,
+    selected,
 )  # fmt: skip
 from equivalences.rounding.rules.elementary import (
-    add, exp, expm1, mul, sigmoid_kernel, softplus_kernel, softplus_moved, tanh,
+    add,
+    exp,
+    expm1,
+    mul,
+    sigmoid_kernel,
+    softplus_kernel,
+    softplus_moved,
+    tanh,
 )  # fmt: skip
 from equivalences.rounding.shadows import Shadow
 
@@ -68,9 +84,13 @@ def _mish_backward(call: Call, grad_output: Tensor, self: Tensor) -> Shadow:
 
 @rule("elu")
 def _elu(call: Call, self: Tensor, alpha: float, scale: float, input_scale: float) -> Shadow:
-    """expm1(x input_scale) (alpha scale) where x < 0, else x scale."""
-    x, inner = call.shadow(self), in_registers(call)
-    a, s, t = (inner.shadow(number) for number in (alpha, scale, input_scale))
+    return elu(call, call.shadow(self), (alpha, scale, input_scale))
+
+
+def elu(call: Call, x: Shadow, numbers: tuple[float, float, float]) -> Shadow:
+    """expm1(x input_scale) (alpha scale) where x < 0, else x scale; `numbers` are alpha, scale and input_scale."""
+    inner = in_registers(call)
+    a, s, t = (inner.shadow(number) for number in numbers)
     low = mul(inner, expm1(inner, mul(inner, x, t)), mul(inner, a, s))
     return in_storage(call, either(x, low, mul(inner, x, s)))
 
@@ -78,7 +98,7 @@ def _elu(call: Call, self: Tensor, alpha: float, scale: float, input_scale: floa
 @rule("celu")
 def _celu(call: Call, self: Tensor, alpha: float) -> Shadow:
     """elu(x, alpha, 1, 1 / alpha) (Activation.cpp)."""
-    return _elu(call, self, alpha, 1.0, 1.0 / alpha)
+    return elu(call, call.shadow(self), (alpha, 1.0, 1.0 / alpha))
 
 
 @rule("elu_backward")
@@ -91,7 +111,10 @@ def _elu_backward(
     is_result: bool,
     self_or_result: Tensor,
 ) -> Shadow:
-    """g input_scale (alpha scale) exp(x input_scale), or of the result y g input_scale (y + alpha scale); else g scale."""
+    """g input_scale (alpha scale) exp(x input_scale) where x < 0, else g scale.
+
+    Of the result y it is g input_scale (y + alpha scale).
+    """
     g, x, inner = call.shadow(grad_output), call.shadow(self_or_result), in_registers(call)
     a, s, t = (inner.shadow(number) for number in (alpha, scale, input_scale))
     negative = mul(inner, a, s)
