@@ -73,25 +73,19 @@ def vanished(power: Shadow, x: Shadow) -> Shadow:
 
 
 def log(call: Call, x: Shadow) -> Shadow:
-    """The logarithm, rounded to storage; -inf at an exact zero (C17, F.10.3.7), no bound where there may be one."""
+    """The logarithm, rounded to storage; no bound where the argument may be zero."""
     v = np.log(x.v)
     ratio = x.e / x.v
     moved = unbounded(log_change(ratio), x.v <= 0)
-    return pole(rounded(call, v, moved, call.assume.relative("log", 1.0)), x)
+    return rounded(call, v, moved, call.assume.relative("log", 1.0))
 
 
 def log1p(call: Call, x: Shadow) -> Shadow:
-    """log(1 + x), rounded to storage; -inf at an exact -1, no bound where 1 + x may be zero."""
+    """log(1 + x), rounded to storage; no bound where 1 + x may be zero."""
     v = np.log1p(x.v)
     ratio = x.e / (1 + x.v)
     moved = unbounded(log_change(ratio), x.v <= -1)
-    return pole(rounded(call, v, moved, call.assume.relative("log1p", 1.0)), x)
-
-
-def pole(logarithm: Shadow, x: Shadow) -> Shadow:
-    """A logarithm, exact at an exact pole."""
-    pole = np.isneginf(logarithm.v)
-    return Shadow(logarithm.v, np.where(pole & (x.e == 0), 0.0, logarithm.e)) if pole.any() else logarithm
+    return rounded(call, v, moved, call.assume.relative("log1p", 1.0))
 
 
 def add(call: Call, a: Shadow, b: Shadow) -> Shadow:

@@ -16,7 +16,7 @@ from equivalences.model import Array
 from equivalences.rounding.arrays import doubtful, numbers, unbounded
 from equivalences.rounding.call import Call, in_registers, rule
 from equivalences.rounding.rules.arithmetic import one, operand, product, quotient, rounded, selected, stored
-from equivalences.rounding.rules.elementary import div, growth, log_change, pole, sqrt, vanished
+from equivalences.rounding.rules.elementary import div, growth, log_change, sqrt, vanished
 from equivalences.rounding.shadows import Shadow
 
 
@@ -31,11 +31,11 @@ def _exp2(call: Call, self: Tensor) -> Shadow:
 
 @rule("log2", "log10")
 def _log_to_base(call: Call, self: Tensor) -> Shadow:
-    """log(x) / log(base), as one function of the library; -inf at an exact zero."""
+    """log(x) / log(base), as one function of the library; no bound where x may be zero."""
     x = operand(call, self)
     v = getattr(np, call.name)(x.v)
     moved = unbounded(log_change(x.e / x.v), x.v <= 0) / math.log(2 if call.name == "log2" else 10)
-    return pole(rounded(call, v, moved, call.assume.relative(call.name, 1.0)), x)
+    return rounded(call, v, moved, call.assume.relative(call.name, 1.0))
 
 
 @rule("rsqrt")
