@@ -57,13 +57,15 @@ def _on_the_stack(modules: frozenset[str]) -> set[str]:
     return found
 
 
-class _Described(NamedTuple):
+class Described(NamedTuple):
     """What an operator is.
 
     name       its packet name without the in-place underscore.
     mutates    it writes into an argument: the first one (`in_place`), or ``out=``.
     composite  it is made of other operations; autograd has taken it apart, unless it is left out.
     rule       the name of its rule: that of another namespace than ATen's may have one of its own.
+    asks       it gives no tensor and writes into none: a question of Python's.
+    views      it gives views of its arguments alone.
     """
 
     namespace: str
@@ -72,11 +74,13 @@ class _Described(NamedTuple):
     mutates: bool
     in_place: bool
     composite: bool
+    asks: bool
+    views: bool
     schema: Schema
 
 
 @lru_cache(maxsize=4096)
-def _described(func: Any) -> _Described:
+def described(func: Any) -> Described:
     name, mutates = func._schema.name.partition("::")[2], func._schema.is_mutable
     in_place = mutates and name.endswith("_")
     name = name[:-1] if in_place else name
@@ -84,7 +88,11 @@ def _described(func: Any) -> _Described:
     own = f"{func.namespace}::{name}"
     rule = own if own in RULES else name
     made = bool(composite) and rule not in RULES
-    return _Described(func.namespace, name, rule, mutates, in_place, made, Schema.of(func))
+    given = [each for each in func._schema.returns if "Tensor" in str(each.type)]
+    views = bool(given) and not mutates and all(each.alias_info is not None for each in given)
+    return Described(
+        func.namespace, name, rule, mutates, in_place, made, not given and not mutates, views, Schema.of(func)
+    )
 
 
 _FOLLOWED = ("aten", "prims", "profiler")
@@ -146,7 +154,7 @@ class Tracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        what = _described(func)
+        what = described(func)
         if what.namespace not in _FOLLOWED:
             return self._inside(func, args, kwargs)
         if what.composite:
@@ -171,13 +179,15 @@ class Tracker(TorchDispatchMode):
         with self:
             return func.redispatch(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, backend)), *args, **kwargs)
 
-    def _follow(self, func: Any, what: _Described, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
+    def _follow(self, func: Any, what: Described, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         name = what.name
         if what.namespace == "profiler":
             return
         results = tensors(out)
         if results and results[0].is_meta:
             return  # no numbers: forward mode tries the shapes of a decomposition out before it first uses it
+        if not results and what.asks and what.rule not in RULES:
+            return
         inputs = [*tensors(args), *tensors(tuple(kwargs.values()))] if kwargs else tensors(args)
         if not what.mutates and results and self._views(name, inputs, results):
             return  # geometry does the rest

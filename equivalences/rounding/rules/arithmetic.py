@@ -224,12 +224,12 @@ def _reciprocal(call: Call, self: Tensor) -> Shadow:
     return rounded(call, *quotient(one(), call.shadow(self)))
 
 
-@rule("remainder")
+@rule("remainder", "fmod")
 def _remainder(call: Call, self: Any, other: Any) -> Shadow:
     # a step function of both operands: bounded for exact ones only
     a, b = call.shadow(self), call.shadow(other)
     e = doubtful((a.e > 0) | (b.e > 0))
-    return rounded(call, np.remainder(a.v, b.v), e, underflow=False)
+    return rounded(call, getattr(np, call.name)(a.v, b.v), e, underflow=False)
 
 
 @rule("neg")
@@ -250,6 +250,12 @@ def _whole(call: Call, self: Tensor, decimals: int = 0) -> Shadow:
         raise NotImplementedError("round is followed to whole numbers only")
     x, step = call.shadow(self), {"fix": np.trunc, "round": np.rint}.get(call.name) or getattr(np, call.name)
     return Shadow(step(x.v), doubtful(step(x.v - x.e) != step(x.v + x.e)))
+
+
+@rule("signbit")
+def _signbit(call: Call, self: Tensor) -> Shadow:
+    x = call.shadow(self)
+    return Shadow(numbers(call.out), doubtful((x.e > 0) & (abs(x.v) <= x.e)))
 
 
 @rule("isnan", "isinf", "isposinf", "isneginf")
@@ -326,6 +332,7 @@ def _number_in(tensor: Tensor, x: Any) -> Shadow:
 
 @rule(
     "bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "logical_xor", "all", "any",
+    "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift", "gcd", "lcm",
 )  # fmt: skip
 def _logical(call: Call, self: Any, other: Any = None) -> Shadow:
     # Any undecided operand leaves the result undecided; reductions spread it over the whole result.
@@ -337,7 +344,7 @@ def _logical(call: Call, self: Any, other: Any = None) -> Shadow:
     return Shadow(v, worst)
 
 
-@rule("_is_all_true", "is_nonzero", "equal", "allclose", "is_same_size", "_has_same_storage_numel")
+@rule("_is_all_true", "_is_any_true", "is_nonzero", "equal", "allclose", "is_same_size", "_has_same_storage_numel")
 def _read(call: Call) -> None:
     """A question that Python asks (argument validation): whatever branch it takes, later operations are followed."""
 

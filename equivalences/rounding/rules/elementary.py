@@ -335,16 +335,22 @@ def _softplus_backward(call: Call, grad_output: Tensor, self: Tensor, threshold:
     return rounded(call, *product(Shadow(s, moved + kernel), g))
 
 
-def log_sum(call: Call, a: Shadow, b: Shadow) -> Shadow:
-    """max(a, b) + log1p(exp(-|a - b|)) (BinaryOpsKernel.cpp); the derivatives are two shares whose sum is 1."""
-    u, gap = call.arithmetic.u, abs(a.v - b.v)
-    small = np.exp(-gap)
+def log_sum(call: Call, a: Shadow, b: Shadow, base: float = math.e) -> Shadow:
+    """max(a, b) + log1p(exp(-|a - b|)) (BinaryOpsKernel.cpp); the derivatives are two shares whose sum is 1.
+
+    To another base, 2, the power is one function and the logarithm is multiplied by 1 / log(2).
+    """
+    u, gap, scale = call.arithmetic.u, abs(a.v - b.v), math.log(base)
+    small = np.exp(-gap * scale)
     tail = np.log1p(small)
-    share = logistic(a.v - b.v)
-    moved = (share * a.e + (1 - share) * b.e) * (1 + growth(a.e + b.e))
-    term = growth(u * (gap + a.e + b.e) + call.assume.relative("exp", u)) * small / (1 + small)
-    kernel = term + call.assume.relative("log1p", u) * (tail + term) + 2 * call.arithmetic.eta
-    v, e = rounded(call, np.maximum(a.v, b.v) + tail, np.minimum(moved, np.maximum(a.e, b.e)) + kernel)
+    share = logistic((a.v - b.v) * scale)
+    moved = (share * a.e + (1 - share) * b.e) * (1 + growth((a.e + b.e) * scale))
+    power = call.assume.relative("exp" if base == math.e else "exp2", u)
+    term = growth(u * (gap + a.e + b.e) * scale + power) * small / (1 + small)
+    kernel = (term + call.assume.relative("log1p", u) * (tail + term)) / scale + 2 * call.arithmetic.eta
+    if base != math.e:
+        kernel = kernel + 2 * u * (tail / scale + kernel)
+    v, e = rounded(call, np.maximum(a.v, b.v) + tail / scale, np.minimum(moved, np.maximum(a.e, b.e)) + kernel)
     if not np.isinf(gap).any():
         return Shadow(v, e)
     nothing = [endless(x) & (x.v < 0) for x in (a, b)]  # it adds exp(-inf) = 0
@@ -355,3 +361,8 @@ def log_sum(call: Call, a: Shadow, b: Shadow) -> Shadow:
 @rule("logaddexp")
 def _logaddexp(call: Call, self: Tensor, other: Tensor) -> Shadow:
     return log_sum(call, operand(call, self), operand(call, other))
+
+
+@rule("logaddexp2")
+def _logaddexp2(call: Call, self: Tensor, other: Tensor) -> Shadow:
+    return log_sum(call, operand(call, self), operand(call, other), 2.0)

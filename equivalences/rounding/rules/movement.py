@@ -50,7 +50,9 @@ _KIND = {"dtype", "device", "layout", "pin_memory"}  # arguments that say what t
 
 @rule(
     "cat", "stack", "flip", "roll", "repeat", "slice_backward", "select_backward", "diagonal_backward", "tril", "triu",
-    "lift_fresh_copy",
+    "lift_fresh_copy", "alias_copy", "detach_copy", "diag_embed", "diagonal_copy", "diagonal_scatter", "expand_copy",
+    "narrow_copy", "permute_copy", "pixel_shuffle", "pixel_unshuffle", "rot90", "select_copy", "select_scatter",
+    "slice_copy", "slice_scatter", "squeeze_copy", "t_copy", "transpose_copy", "unsqueeze_copy", "view_copy",
 )  # fmt: skip
 def move(call: Call) -> Shadow:
     return _again(call)
@@ -61,7 +63,7 @@ def _move_by_index(call: Call, index: Tensor) -> Shadow:
     return placed(call, index, _again(call, where="index"))
 
 
-@rule("index", "take_along_dim", "embedding")
+@rule("index", "_unsafe_index", "take_along_dim", "embedding")
 def _move_by_indices(call: Call, indices: Any) -> Shadow:
     return placed(call, indices, _again(call, where="indices"))
 
@@ -86,7 +88,7 @@ def _again(call: Call, where: str = "") -> Shadow:
     return Shadow(moved(0), moved(1))
 
 
-@rule("clone", "contiguous")
+@rule("clone", "contiguous", "_unsafe_view")
 def _clone(call: Call, self: Tensor) -> Shadow:
     return call.shadow(self)
 
@@ -119,7 +121,7 @@ def _copy(call: Call, self: Tensor, src: Tensor) -> Shadow:
     return converted(call.shadow(src), src, self)
 
 
-@rule("squeeze", "unsqueeze", "transpose", "t")
+@rule("squeeze", "unsqueeze", "transpose", "t", "as_strided", "detach")
 def _reshaped_in_place(call: Call) -> None:
     """Only the geometry has changed, and shadows are looked up by it (as functions these are views)."""
 
@@ -138,15 +140,16 @@ def _zeros_like_another(call: Call) -> Shadow:
 @rule(
     "_efficientzerotensor",
     "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_ones", "arange", "eye", "zero", "uniform", "normal",
-    "bernoulli", "random", "rand", "randn", "rand_like", "randn_like", "randint", "randint_like", "exponential",
-    "log_normal", "cauchy", "geometric", "linspace", "logspace",
+    "bernoulli", "random", "rand", "randn", "rand_like", "randn_like", "randint", "randint_like", "randperm",
+    "exponential", "log_normal", "cauchy", "geometric", "linspace", "logspace", "range", "tril_indices",
+    "triu_indices",
 )  # fmt: skip
 def fresh(call: Call) -> Shadow:
     """What stands in a fresh tensor is what it holds, drawn at random or not."""
     return exact(numbers(call.out))
 
 
-@rule("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+@rule("empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided")
 def _empty(call: Call) -> Shadow:
     return exact(np.full(call.out.shape, math.nan))  # no value yet: no bound until it is written
 
@@ -247,7 +250,7 @@ def _embedding_backward(
     return placed(call, indices, found)
 
 
-@rule("index_put", "_index_put_impl")
+@rule("index_put", "_index_put_impl", "_unsafe_index_put")
 def _index_put(call: Call, self: Tensor, indices: Any, values: Tensor, accumulate: bool) -> Shadow:
     where = tuple(slice(None) if index is None else as_array(index) for index in indices)
     put = partial(_accumulated, call) if accumulate else _replaced

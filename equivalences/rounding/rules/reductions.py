@@ -97,6 +97,15 @@ def total(call: Call, self: Tensor, dim: Any = None, keepdim: bool = False) -> S
     return sum_over(call, self, dim, keepdim, mean=False)
 
 
+@rule("trace")
+def _trace(call: Call, self: Tensor) -> Shadow:
+    """The diagonal in one loop (ReduceOps.cpp, trace_cpu)."""
+    x, steps = call.shadow(self), running(call)
+    v, e = (np.diagonal(spread(part, x.v.shape)) for part in x)
+    hu = max(v.size - 1, 0) * steps.u
+    return kept(call, steps, Shadow(v.sum(), e.sum() + hu / (1 - hu) * (abs(v) + e).sum()))
+
+
 @rule("mean")
 def _mean(call: Call, self: Tensor, dim: Any = None, keepdim: bool = False) -> Shadow:
     return sum_over(call, self, dim, keepdim, mean=True)

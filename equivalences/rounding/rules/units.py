@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from equivalences.rounding.arrays import doubtful
+from equivalences.rounding.arrays import doubtful, spread
 from equivalences.rounding.call import Call, in_registers, rule
 from equivalences.rounding.rules.arithmetic import (
     clamped,
@@ -123,6 +123,30 @@ def _elu_backward(
     else:
         low = mul(inner, mul(inner, mul(inner, g, t), negative), exp(inner, mul(inner, x, t)))
     return in_storage(call, either(x, low, mul(inner, g, s)))
+
+
+@rule("glu")
+def _glu(call: Call, self: Tensor, dim: int) -> Shadow:
+    """a / (1 + exp(-b)), a and b the halves along one dimension."""
+    a, b = _halves(call.shadow(self), dim)
+    return rounded(call, *product(a, sigmoid_kernel(call, b)), roundings=1.0)
+
+
+def _halves(x: Shadow, dim: int) -> tuple[Shadow, Shadow]:
+    v, e = (np.split(spread(part, x.v.shape), 2, dim) for part in x)
+    return Shadow(v[0], e[0]), Shadow(v[1], e[1])
+
+
+@rule("glu_backward")
+def _glu_backward(call: Call, grad_output: Tensor, self: Tensor, dim: int) -> Shadow:
+    """s g and (1 - s) s g a, s = sigmoid(b)."""
+    g, inner = call.shadow(grad_output), in_registers(call)
+    a, b = _halves(call.shadow(self), dim)
+    s = _sigmoid(inner, b)
+    first = mul(inner, s, g)
+    second = mul(inner, mul(inner, add(inner, one(), neg(s)), first), a)
+    parts = [in_storage(call, each) for each in (first, second)]
+    return Shadow(*(np.concatenate(both, dim) for both in zip(*parts, strict=True)))
 
 
 # --- bent ------------------------------------------------------------------------------------------------------------
