@@ -39,7 +39,7 @@ def concerns(defect: KnownDefect, followed: Outcome) -> bool:
 @lru_cache(maxsize=16)
 def _as_is(trial: Trial, defects: tuple[KnownDefect, ...]) -> Outcome:
     """A form followed by what known defects, one an operation, say that the kernels really do."""
-    follow = Follow({defect.operation: defect.as_is for defect in defects})
+    follow = Follow({defect.operation: defect.as_is for defect in defects}, outside=True)  # as its own run may be
     return run(trial.identity, trial.form, trial.problem, trial.place, follow=follow)
 
 

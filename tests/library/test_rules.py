@@ -221,7 +221,7 @@ def overloads(operation: str) -> list[set[str]]:
     schemas = [
         schema
         for name in (operation, f"{operation}_")
-        for schema in torch._C._jit_get_schemas_for_operator(f"aten::{name}")
+        for schema in torch._C._jit_get_schemas_for_operator(name if "::" in name else f"aten::{name}")
     ]
     return [{each.name for each in schema.arguments} for schema in schemas]
 
