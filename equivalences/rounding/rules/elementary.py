@@ -351,7 +351,7 @@ def log_sum(call: Call, a: Shadow, b: Shadow, base: float = math.e) -> Shadow:
     if base != math.e:
         kernel = kernel + 2 * u * (tail / scale + kernel)
     v, e = rounded(call, np.maximum(a.v, b.v) + tail / scale, np.minimum(moved, np.maximum(a.e, b.e)) + kernel)
-    if not np.isinf(gap).any():
+    if np.isfinite(gap).all():
         return Shadow(v, e)
     nothing = [endless(x) & (x.v < 0) for x in (a, b)]  # it adds exp(-inf) = 0
     v = np.where(nothing[0] & nothing[1], -math.inf, v)
