@@ -45,6 +45,7 @@ Outcome = tuple[int, str, str]
         ("show nothing", "unknown name 'nothing': did you mean"),
         ("list nothing-at-all", "nothing in the catalogue has 'nothing-at-all'"),
         ("veryfy", "invalid choice: 'veryfy'"),
+        ("rules no_such_op", "no operation of ATen is called no_such_op"),
         ("compare /no/such/a.json b.json", "cannot read /no/such/a.json: No such file or directory"),
         ("sharpness /no/such/a.json", "cannot read /no/such/a.json: No such file or directory"),
         ("", "required: COMMAND"),
@@ -56,6 +57,16 @@ def test_wrong_usage_is_one_line_and_status_2(command: Callable[..., Outcome], a
     assert out == ""
     assert len(err.splitlines()) == 1
     assert said in err
+
+
+def test_rules_lists_what_is_followed(command: Callable[..., Outcome]) -> None:
+    status, out, _ = command("rules", "log*", "erf*")
+    lines = [line.split() for line in out.splitlines()]
+    assert status == 0
+    assert ["log2", "followed"] in lines
+    assert ["erfinv", "without", "a", "rule"] in lines
+    assert not any(line[0].startswith("add") for line in lines)
+    assert f"{len(lines) - 1} operations: " in out
 
 
 def test_verify_writes_its_results(command: Callable[..., Outcome], tmp_path: Path) -> None:
