@@ -125,8 +125,9 @@ SHAPES = (
     Shape(65_535, ("rising",), ("bfloat16",)),
     Shape(65_536, ("middle",), ("float16",)),
     Shape(65_537, ("last",)),
+    Shape(65_537, ("high",), _SHORT),
     Shape(128_256, ("rising",), ("float16",)),
-    Shape(131_073, ("middle",), ("float32", "bfloat16")),
+    Shape(131_073, ("middle", "high"), ("float32", "bfloat16")),
 )
 MOST = max(shape.classes for shape in SHAPES)
 # Where every combination of options is met once: beyond a block of 4096, and so few that in float16 the loss under full
