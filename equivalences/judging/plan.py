@@ -146,6 +146,9 @@ def by_region(identity: Identity, planned: Planned) -> Iterator[Planned]:
 def many_rows(identity: Identity, fmt: str, device: str) -> Iterator[Planned]:
     """The rows of some edge problems, again and again, in one layout each; the largest by one thread and by two."""
     every = identity.domain.edges(fmt)
+    if "z" not in every[0]:
+        yield from _again(identity, every)
+        return
     several = [problem for problem in every if problem.shape[0] in KINDS][:2]
     alone = [problem for problem in every if problem.role == options.ALONE][:1]
     for turn, small in enumerate((*several, *alone)):
@@ -154,6 +157,13 @@ def many_rows(identity: Identity, fmt: str, device: str) -> Iterator[Planned]:
         shared = turn == 0 and devices.kind(device) == "cpu"
         for layout in seldom(possible) or in_turn(possible, turn):
             yield from (Planned(problem, (layout,), count) for count in (THREADS if shared else (0,)))
+
+
+def _again(identity: Identity, every: Sequence[Problem]) -> Iterator[Planned]:
+    """The rows of the edge problem that has most, again and again, where rows are more than logits."""
+    most = max(every, key=lambda problem: problem.shape[0])
+    problem = some_rows(most, identity.domain.axes, np.arange(MANY) % most.shape[0])
+    yield Planned(problem, layouts(identity, problem, "eager")[:1])
 
 
 def many_classes(identity: Identity, fmt: str) -> Iterator[Planned]:
