@@ -58,8 +58,8 @@ class LabelSmoothing(nn.Module):
 # --- weights and an ignored index ------------------------------------------------------------------------------------
 
 
-def weighted(logits: Tensor, target: Tensor, weight: Tensor, reduction: str) -> Tensor:
-    w = wide(weight)[target]
+def weighted(logits: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    w = wide(logits.new_ones(logits.shape[1]) if weight is None else weight)[target]
     loss = -w * F.log_softmax(wide(logits), 1).gather(1, target[:, None])[:, 0]
     if reduction == "mean":
         return (loss.sum() / w.sum()).to(logits.dtype)
@@ -67,7 +67,7 @@ def weighted(logits: Tensor, target: Tensor, weight: Tensor, reduction: str) -> 
 
 
 def weights_times_one_hot(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """The weights are spread over the classes first."""
+    """The weights are spread over the classes first; there must be some."""
     w = F.one_hot(target, logits.shape[1]) * wide(weight)
     logp = F.log_softmax(wide(logits), 1)
     total = torch.where(w == 0, 0.0, -w * logp).sum()
@@ -136,7 +136,7 @@ class Everything(Function):
         x = wide(logits)
         kept = target != ignore_index
         safe = torch.where(kept, target, 0)
-        w = torch.ones_like(x[0]) if weight is None else wide(weight)
+        w = x.new_ones(x.shape[1]) if weight is None else wide(weight)
         own = torch.where(kept, w[safe], 0.0)
         q = w * (alpha / x.shape[1]) + (1 - alpha) * F.one_hot(safe, x.shape[1]) * own[:, None]
         q = torch.where(kept[:, None], q, 0.0)
@@ -178,6 +178,7 @@ IGNORING: dict[str, Any] = {"supports": ("ignore_index",)}
 ALL: dict[str, Any] = {"supports": ("weight", "ignore_index", "label_smoothing"), "reduction": REDUCTIONS}
 
 OPTIONS: tuple[Kernel, ...] = (
+    # Two of these three would need a declaration that says: the logits are finite (0 times the loss of a masked class).
     Kernel(
         "smoothing by parts", lambda: smoothed_by_parts, said={"supports": ("label_smoothing",)},
         seen_in="timm, LabelSmoothingCrossEntropy",
@@ -194,6 +195,7 @@ OPTIONS: tuple[Kernel, ...] = (
         "class weights by label", lambda: weighted, said={"supports": ("weight",), "reduction": REDUCTIONS},
         seen_in="long-tailed recognition",
     ),
+    # It would need a declaration that says: the weights are always given.
     Kernel(
         "class weights times one-hot", lambda: weights_times_one_hot, said={"supports": ("weight",)},
         seen_in="segmentation losses",

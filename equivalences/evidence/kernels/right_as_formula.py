@@ -1,0 +1,131 @@
+"""Kernels that production uses, and that are right as their formula is: it has another condition number than PyTorch's.
+
+Each loses digits somewhere, and is within what rounding can do to its formula: where a common offset dominates the
+logits (the logarithm of a sum is as large as the offset), or where a difference is small beside its terms.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from equivalences.evidence.kernels.kernel import Kernel
+
+LOG2E = 1.4426950408889634
+
+
+def wide(z: Tensor) -> Tensor:
+    return z.to(torch.promote_types(z.dtype, torch.float32))
+
+
+def selective(logits: Tensor, target: Tensor) -> Tensor:
+    """logsumexp(z) - z_y: both are as large as a common offset."""
+    x = wide(logits)
+    picked = torch.gather(x, dim=-1, index=target.unsqueeze(-1)).squeeze(-1)
+    return (torch.logsumexp(x, dim=-1) - picked).mean().to(logits.dtype)
+
+
+class StoredGradient(Function):
+    """The same value; the gradient, from the maximum and the sum, does not suffer."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        x = wide(logits)
+        m, d = x.new_full((len(x),), -math.inf), x.new_zeros(len(x))
+        for part in x.split(4096, dim=1):
+            new = torch.maximum(m, part.amax(1))
+            d = d * torch.exp(m - new) + torch.exp(part - new[:, None]).sum(1)
+            m = new
+        p = torch.exp(x - m[:, None]) / d[:, None]
+        p = p.scatter_add(1, target[:, None], -torch.ones_like(p[:, :1])) / len(x)
+        ctx.save_for_backward(p.to(logits.dtype))
+        lse = m + torch.log(d)
+        return (lse - x.gather(1, target[:, None])[:, 0]).mean().to(logits.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0] * upstream[0], None
+
+
+class SavedLse(Function):
+    """Saved is logsumexp alone; the backward pass takes exp(z - lse), of two numbers as large as the offset."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        x = wide(logits)
+        lse = torch.logsumexp(x, 1)
+        ctx.save_for_backward(logits, target, lse)
+        return (lse - x.gather(1, target[:, None])[:, 0]).to(logits.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        logits, target, lse = ctx.saved_tensors
+        p = torch.exp(wide(logits) - lse[:, None])
+        p = torch.where(torch.arange(p.shape[1]) == target[:, None], p - 1, p)
+        return (p * wide(upstream[0])[:, None]).to(logits.dtype), None
+
+
+class FoldedScale(Function):
+    """exp2(z log2(e) - m log2(e)), one multiplication and subtraction: the product is rounded before the difference."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, dim: int) -> Tensor:
+        x = wide(z)
+        e = torch.exp2(x * LOG2E - x.amax(dim, keepdim=True) * LOG2E)
+        p = e / e.sum(dim, keepdim=True)
+        ctx.save_for_backward(p)
+        ctx.dim, ctx.dtype = dim, z.dtype
+        return p.to(z.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        (p,) = ctx.saved_tensors
+        g = upstream[0].to(p.dtype)
+        return (p * (g - (p * g).sum(ctx.dim, keepdim=True))).to(ctx.dtype), None
+
+
+def folded_scale(z: Tensor, dim: int) -> Any:
+    return FoldedScale.apply(z, dim)
+
+
+def log_softmax(z: Tensor, dim: int) -> Tensor:
+    """z - logsumexp(z)."""
+    x = wide(z)
+    return (x - torch.logsumexp(x, dim, keepdim=True)).to(z.dtype)
+
+
+def softplus_minus_product(z: Tensor, t: Tensor) -> Tensor:
+    """softplus(z) - t z: the difference is small where a positive is sure, as PyTorch's is where a negative is."""
+    x = wide(z)
+    return (F.softplus(x, threshold=50) - wide(t) * x).mean().to(z.dtype)
+
+
+def sigmoid_by_tanh(z: Tensor) -> Tensor:
+    """(1 + tanh(z / 2)) / 2: one rounding of 1, where a small probability is asked for."""
+    return (0.5 + 0.5 * torch.tanh(0.5 * wide(z))).to(z.dtype)
+
+
+def two_columns(z: Tensor, t: Tensor) -> Tensor:
+    """A softmax of 0 and the logit: log(1 + e) of a small e, without log1p."""
+    x, q = wide(z), wide(t)
+    logp = F.log_softmax(torch.stack((torch.zeros_like(x), x), 1), 1)
+    return -((1 - q) * logp[:, 0] + q * logp[:, 1]).mean().to(z.dtype)
+
+
+BINARY, SOFT = "binary_cross_entropy_with_logits", {"supports": ("soft_targets",)}
+
+AS_FORMULA: tuple[Kernel, ...] = (
+    Kernel("as formula: logsumexp minus the label", lambda: selective, seen_in="TRL, optax, transformers"),
+    Kernel("as formula: the same, gradient stored", lambda: StoredGradient.apply, seen_in="Liger-Kernel, unsloth"),
+    Kernel("as formula: logsumexp saved", lambda: SavedLse.apply, said={"reduction": "none"}, seen_in="flash-attention, Apex"),
+    Kernel("as formula: exp2 with a folded scale", lambda: folded_scale, "softmax", seen_in="flash-attention"),
+    Kernel("as formula: z - logsumexp(z)", lambda: log_softmax, "log_softmax", seen_in="T5X, Categorical"),
+    Kernel("as formula: softplus minus the product", lambda: softplus_minus_product, BINARY, said=SOFT, seen_in="Keras"),
+    Kernel("as formula: sigmoid by tanh", lambda: sigmoid_by_tanh, "sigmoid", seen_in="XLA"),
+    Kernel("as formula: softmax of two columns", lambda: two_columns, BINARY, said=SOFT, seen_in="courses"),
+)  # fmt: skip
