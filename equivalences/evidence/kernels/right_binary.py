@@ -41,20 +41,24 @@ def by_logsigmoid_rows(z: Tensor, t: Tensor) -> Tensor:
 
 
 def by_parts(z: Tensor, t: Tensor) -> Tensor:
-    """max(z, 0) - z t + log1p(exp(-|z|)); torch.maximum shares the gradient at 0, where |z| has none."""
+    """max(z, 0) - z t + log1p(exp(-|z|)), for finite logits and certain labels: a difference of equals is exact.
+
+    torch.maximum shares the gradient at 0, where |z| has none.
+    """
     x, q = wide(z), wide(t)
     loss = torch.maximum(x, torch.zeros_like(x)) - x * q + torch.log1p(torch.exp(-x.abs()))
     return loss.mean().to(z.dtype)
 
 
 class ByHand(Function):
-    """The value by parts, the gradient by sigmoid."""
+    """The value by parts, each of which is positive; the gradient by sigmoid."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, t: Tensor) -> Tensor:
         ctx.save_for_backward(z, t)
         x, q = wide(z), wide(t)
-        return (x.clamp(min=0) - x * q + torch.log1p(torch.exp(-x.abs()))).to(z.dtype)
+        loss = (1 - q) * x.clamp(min=0) + q * (-x).clamp(min=0) + torch.log1p(torch.exp(-x.abs()))
+        return loss.to(z.dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
@@ -63,7 +67,7 @@ class ByHand(Function):
 
 
 class Stored(Function):
-    """The mean, with the gradient stored in the logits' format."""
+    """The mean of certain labels and finite logits, with the gradient stored in the logits' format."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, t: Tensor) -> Tensor:
@@ -71,7 +75,6 @@ class Stored(Function):
         e = torch.exp(-x.abs())
         sigmoid = torch.where(x >= 0, 1 / (1 + e), e / (1 + e))
         ctx.save_for_backward(((sigmoid - q) / len(x)).to(z.dtype))
-        # The logit of the wrong answer for certain labels; soft ones lie between.
         return (torch.relu(x) - x * q + torch.log1p(e)).mean().to(z.dtype)
 
     @staticmethod
@@ -80,23 +83,16 @@ class Stored(Function):
 
 
 def with_pos_weight(z: Tensor, t: Tensor, pos_weight: Tensor) -> Tensor:
-    """Positives weigh more: (1 - t) z + (1 + (w - 1) t) log(1 + exp(-z))."""
+    """Positives weigh more."""
     x, q = wide(z), wide(t)
-    share = 1 + (wide(pos_weight) - 1) * q
-    return ((1 - q) * x + share * -F.logsigmoid(x)).mean().to(z.dtype)
+    positive, negative = F.softplus(-x, threshold=50), F.softplus(x, threshold=50)
+    return (wide(pos_weight) * q * positive + (1 - q) * negative).mean().to(z.dtype)
 
 
 def weighted(z: Tensor, t: Tensor, weight: Tensor, pos_weight: Tensor) -> Tensor:
     x, q = wide(z), wide(t)
     loss = -(wide(pos_weight) * q * F.logsigmoid(x) + (1 - q) * F.logsigmoid(-x))
     return (loss * wide(weight)).mean().to(z.dtype)
-
-
-def two_columns(z: Tensor, t: Tensor) -> Tensor:
-    """A softmax of 0 and the logit, against the probabilities of both."""
-    x, q = wide(z), wide(t)
-    logp = F.log_softmax(torch.stack((torch.zeros_like(x), x), 1), 1)
-    return -((1 - q) * logp[:, 0] + q * logp[:, 1]).mean().to(z.dtype)
 
 
 def focal(gamma: float = 2.0, alpha: float = -1.0) -> Any:
@@ -160,17 +156,17 @@ BINARIES: tuple[Kernel, ...] = (
         seen_in="optax, by torch",
     ),
     Kernel("BCE, two logsigmoid, by name", lambda: by_logsigmoid_rows, "binary_cross_entropy_soft", seen_in="optax"),
-    Kernel("BCE by parts, torch.maximum", lambda: by_parts, BINARY, said={"supports": SOFT}, seen_in="TensorFlow"),
+    # It would need a declaration that says: the logits are finite; so would the stored gradient.
+    Kernel("BCE by parts, torch.maximum", lambda: by_parts, BINARY, seen_in="TensorFlow"),
     Kernel(
         "BCE by parts, gradient by hand", lambda: ByHand.apply, BINARY, said={"supports": SOFT, "reduction": "none"},
         seen_in="Triton kernels",
     ),
-    Kernel("BCE, gradient stored", lambda: Stored.apply, BINARY, said={"supports": SOFT}, seen_in="fused kernels"),
-    Kernel("BCE with pos_weight, logsigmoid", lambda: with_pos_weight, BINARY, said={"supports": ("pos_weight",)},
+    Kernel("BCE, gradient stored", lambda: Stored.apply, BINARY, seen_in="fused kernels"),
+    Kernel("BCE with pos_weight, two softplus", lambda: with_pos_weight, BINARY, said={"supports": ("pos_weight",)},
            seen_in="recommenders"),
     Kernel("BCE with both weights", lambda: weighted, BINARY, said={"supports": ("weight", "pos_weight", *SOFT)},
            seen_in="recommenders"),
-    Kernel("BCE, softmax of two columns", lambda: two_columns, BINARY, said={"supports": SOFT}, seen_in="courses"),
     Kernel("focal loss of gamma 0", lambda: focal(0.0), BINARY, seen_in=DETECTORS),
     Kernel("many labels, logsigmoid", lambda: many_labels, "multilabel_reduced", seen_in="asymmetric losses"),
     Kernel("many labels, by PyTorch", lambda: many_labels_by_pytorch, "multilabel_reduced", seen_in=DETECTORS),

@@ -77,9 +77,7 @@ class StoredGradients(Function):
         return dx * upstream[0], dW * upstream[0], db * upstream[0], None, None, None, None
 
 
-def stored(
-    x: Tensor, W: Tensor, b: Tensor, y: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
-) -> Any:
+def stored(x: Tensor, W: Tensor, b: Tensor, y: Tensor, weight: Tensor | None, ignore_index: int, reduction: str) -> Any:
     return StoredGradients.apply(x, W, b, y, weight, ignore_index, reduction)
 
 
@@ -184,5 +182,5 @@ LINEAR: tuple[Kernel, ...] = (
     Kernel("linear, chunks of classes", lambda: chunks_of_classes, TOTAL, seen_in="cut-cross-entropy"),
     Kernel("linear, chunks of classes, rows", lambda: chunks_of_classes, ROWS, seen_in="cut-cross-entropy"),
     Kernel("linear, logits to float32", lambda: upcast, "linear_cross_entropy_smoothed", seen_in="transformers"),
-    Kernel("linear, chunks against a teacher", lambda: soft_chunks, "linear_soft_cross_entropy", seen_in="distillation"),
+    Kernel("linear, against a teacher", lambda: soft_chunks, "linear_soft_cross_entropy", seen_in="distillation"),
 )  # fmt: skip

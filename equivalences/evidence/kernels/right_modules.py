@@ -1,4 +1,4 @@
-"""Right kernels: modules with buffers, closures with constants, limits that an author states, other shapes and formats."""
+"""Right kernels: modules with buffers, closures with constants, limits of their authors, other shapes and formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Model(nn.Module):
 
     def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
         x = wide(predictions)
-        x = x - x.amax(dim=1, keepdim=True)
+        x = x - x.amax(dim=1, keepdim=True).detach()
         losses = torch.log(torch.exp(x).sum(dim=1)) - x[torch.arange(len(x)), targets]
         return losses.mean().to(predictions.dtype)
 
@@ -181,6 +181,8 @@ def perplexity_of_tokens(logits: Tensor, target: Tensor) -> Tensor:
 CONTIGUOUS: dict[str, Any] = {"layouts": ("contiguous", "offset")}
 SHORT = ("float32", "bfloat16", "float16")
 
+PIXELS: dict[str, Any] = {"layouts": ("inner", "movedim")}
+
 MODULES: tuple[Kernel, ...] = (
     Kernel("module with forward(predictions, targets)", Model, seen_in="KernelBench submissions"),
     Kernel("module with a temperature", Scaled, formats=SHORT, seen_in="calibration, CLIP"),
@@ -188,18 +190,28 @@ MODULES: tuple[Kernel, ...] = (
     Kernel("module with a prior of zeros", Adjusted, seen_in="logit adjustment"),
     Kernel("closure with the ignored index", with_constant, seen_in="transformers"),
     # It would need a declaration of the most classes: many_classes=False says at most 128.
-    Kernel("at most 1024 classes", lambda: at_most_1024, said={"many_classes": False}, seen_in="CUDA kernels of one block"),
+    Kernel(
+        "at most 1024 classes", lambda: at_most_1024, said={"many_classes": False},
+        seen_in="CUDA kernels of one block",
+    ),
     Kernel("three classes", lambda: three_classes, said={"shape": (42, 3)}, seen_in="KernelBench submissions"),
     # It would need a declaration that says: subnormal numbers are flushed.
     Kernel("subnormal numbers flushed", lambda: Flushing.apply, formats=SHORT, seen_in="XLA, TPU"),
     # It would need a declaration that says: the logits are finite.
     Kernel("infinities made finite", lambda: finite_masks, seen_in="inference on accelerators"),
-    Kernel("segmentation, flattened", lambda: of_pixels, said={"layouts": ("inner", "movedim")}, seen_in="mmsegmentation"),
-    Kernel("segmentation, along dimension 1", lambda: of_tokens,
-           said={"layouts": ("inner", "movedim"), "reduction": ("none", "mean", "sum")}, seen_in="mmsegmentation"),
+    Kernel("segmentation, flattened", lambda: of_pixels, said=PIXELS, seen_in="mmsegmentation"),
+    Kernel(
+        "segmentation, along dimension 1", lambda: of_tokens, said={**PIXELS, "reduction": ("none", "mean", "sum")},
+        seen_in="mmsegmentation",
+    ),
     Kernel("one sample", lambda: of_one_sample, said={"layouts": ("unbatched",)}, seen_in="torch.func examples"),
-    Kernel("loss in float32", lambda: in_float32, formats=SHORT, said={"result_format": "float32"}, seen_in="flash-attention"),
+    Kernel(
+        "loss in float32", lambda: in_float32, formats=SHORT, said={"result_format": "float32"},
+        seen_in="flash-attention",
+    ),
     Kernel("contiguous logits alone", lambda: by_view, said=CONTIGUOUS, seen_in="nanoGPT"),
-    Kernel("evaluation, without a gradient", lambda: perplexity_of_tokens,
-           said={"gradient": False, "reduction": "none"}, seen_in="lm-evaluation-harness"),
+    Kernel(
+        "evaluation, without a gradient", lambda: perplexity_of_tokens,
+        said={"gradient": False, "reduction": "none"}, seen_in="lm-evaluation-harness",
+    ),
 )  # fmt: skip

@@ -103,8 +103,9 @@ def both_kinds(logits: Tensor, target: Tensor) -> Tensor:
 
 SOFTS: tuple[Kernel, ...] = (
     Kernel("soft targets, product", lambda: by_product, SOFT, seen_in="timm, SoftTargetCrossEntropy"),
-    Kernel("soft targets, where", lambda: by_where, SOFT, said={"reduction": REDUCTIONS}, seen_in="label distributions"),
+    Kernel("soft targets, where", lambda: by_where, SOFT, said={"reduction": REDUCTIONS}, seen_in="age estimation"),
     Kernel("soft targets, bmm", lambda: by_matrix_product, SOFT, seen_in="KernelBench submissions"),
+    # It would need a declaration that says: targets lie in [0, 1].
     Kernel("soft targets, divergence and entropy", lambda: by_divergence, SOFT, seen_in="distillation"),
     Kernel("soft targets, mean logit", lambda: by_expected_shift, SOFT, seen_in="optax, by torch"),
     Kernel("soft targets, by hand", lambda: ByHand.apply, SOFT, seen_in="Liger-Kernel's distillation losses"),
