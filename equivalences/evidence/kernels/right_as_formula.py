@@ -14,13 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
 
 LOG2E = 1.4426950408889634
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 def selective(logits: Tensor, target: Tensor) -> Tensor:
@@ -39,7 +36,8 @@ class StoredGradient(Function):
         m, d = x.new_full((len(x),), -math.inf), x.new_zeros(len(x))
         for part in x.split(4096, dim=1):
             new = torch.maximum(m, part.amax(1))
-            d = d * torch.exp(m - new) + torch.exp(part - new[:, None]).sum(1)
+            fixed = torch.where(new == -math.inf, 0.0, new)
+            d = d * torch.exp(m - fixed) + torch.exp(part - fixed[:, None]).sum(1)
             m = new
         p = torch.exp(x - m[:, None]) / d[:, None]
         p = p.scatter_add(1, target[:, None], -torch.ones_like(p[:, :1])) / len(x)
@@ -80,7 +78,7 @@ class FoldedScale(Function):
 
 
 def folded_scale(z: Tensor, dim: int) -> Any:
-    return FoldedScale.apply(z, dim)
+    return applied(FoldedScale)(z, dim)
 
 
 def log_softmax(z: Tensor, dim: int) -> Tensor:
@@ -113,8 +111,8 @@ AS_FORMULA: tuple[Kernel, ...] = (
     Kernel(
         "as formula: logsumexp minus the label", lambda: selective, seen_in="TRL, transformers; flash-attention, Apex"
     ),
-    Kernel("as formula: the same, gradient stored", lambda: StoredGradient.apply, seen_in="Liger-Kernel, unsloth"),
-    Kernel("as formula: a gradient through the maximum", lambda: through_the_maximum, seen_in="KernelBench submissions"),
+    Kernel("as formula: the same, gradient stored", lambda: applied(StoredGradient), seen_in="Liger-Kernel, unsloth"),
+    Kernel("as formula: gradient through the maximum", lambda: through_the_maximum, seen_in="KernelBench submissions"),
     Kernel("as formula: exp2 with a folded scale", lambda: folded_scale, "softmax", seen_in="flash-attention"),
     Kernel("as formula: z - logsumexp(z)", lambda: log_softmax, "log_softmax", seen_in="T5X, Categorical"),
     Kernel(

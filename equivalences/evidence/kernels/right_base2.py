@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
 
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 def by_exp2(logits: Tensor, target: Tensor) -> Tensor:
@@ -79,7 +76,7 @@ class SoftmaxInBits(Function):
 
 
 def softmax_in_bits(z: Tensor, dim: int) -> Any:
-    return SoftmaxInBits.apply(z, dim)
+    return applied(SoftmaxInBits)(z, dim)
 
 
 def with_tensor_constant() -> Any:
@@ -98,7 +95,7 @@ def with_tensor_constant() -> Any:
 BASE2: tuple[Kernel, ...] = (
     Kernel("exp2, maximum detached", lambda: by_exp2, seen_in="Triton kernels"),
     Kernel("exp2 and log2, scaled at the end", lambda: by_exp2_and_log2, seen_in="CUTLASS, bits per byte"),
-    Kernel("online in bits, by hand", lambda: InBits.apply, seen_in="flash-attention, QuACK"),
+    Kernel("online in bits, by hand", lambda: applied(InBits), seen_in="flash-attention, QuACK"),
     Kernel("softmax in bits", lambda: softmax_in_bits, "softmax", seen_in="flash-attention"),
     Kernel("exp2 with a constant in a tensor", with_tensor_constant, seen_in="ports from JAX"),
 )

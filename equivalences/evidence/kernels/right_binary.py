@@ -9,14 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
 
 REDUCTIONS = ("none", "mean", "sum")
 BINARY, SOFT = "binary_cross_entropy_with_logits", ("soft_targets",)
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 def by_softplus(z: Tensor, t: Tensor) -> Tensor:
@@ -132,14 +129,14 @@ class Sigmoid(Function):
         return torch.where(x >= 0, 1 / (1 + e), e / (1 + e)).to(z.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
         (e,) = ctx.saved_tensors
         s = 1 / (1 + e)
         return (wide(upstream[0]) * (s * (e * s))).to(ctx.dtype)
 
 
 def sigmoid(z: Tensor) -> Any:
-    return Sigmoid.apply(z)
+    return applied(Sigmoid)(z)
 
 
 def soft_margin(z: Tensor, t: Tensor) -> Tensor:
@@ -159,10 +156,10 @@ BINARIES: tuple[Kernel, ...] = (
     # It would need a declaration that says: the logits are finite; so would the stored gradient.
     Kernel("BCE by parts, torch.maximum", lambda: by_parts, BINARY, seen_in="TensorFlow"),
     Kernel(
-        "BCE by parts, gradient by hand", lambda: ByHand.apply, BINARY, said={"supports": SOFT, "reduction": "none"},
+        "BCE by parts, gradient by hand", lambda: applied(ByHand), BINARY, said={"supports": SOFT, "reduction": "none"},
         seen_in="Triton kernels",
     ),
-    Kernel("BCE, gradient stored", lambda: Stored.apply, BINARY, seen_in="fused kernels"),
+    Kernel("BCE, gradient stored", lambda: applied(Stored), BINARY, seen_in="fused kernels"),
     Kernel("BCE with pos_weight, two softplus", lambda: with_pos_weight, BINARY, said={"supports": ("pos_weight",)},
            seen_in="recommenders"),
     Kernel("BCE with both weights", lambda: weighted, BINARY, said={"supports": ("weight", "pos_weight", *SOFT)},

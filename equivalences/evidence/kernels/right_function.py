@@ -12,15 +12,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
 
 
 def shifted(x: Tensor) -> Tensor:
     return x - x.amax(1, keepdim=True)
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 # --- the backward pass computes -------------------------------------------------------------------------------------
@@ -71,7 +68,7 @@ class InSetupContext(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         x = shifted(wide(logits))
         e = torch.exp(x)
         total = e.sum(1, keepdim=True)
@@ -91,7 +88,7 @@ class InSetupContext(Function):
 
 
 def in_setup_context(logits: Tensor, target: Tensor) -> Any:
-    return InSetupContext.apply(logits, target)[0]
+    return applied(InSetupContext)(logits, target)[0]
 
 
 class InDouble(Function):
@@ -262,16 +259,16 @@ def operator_in_numpy() -> Callable[..., Any]:
 LIGER = "Liger-Kernel, unsloth"
 
 FUNCTIONS: tuple[Kernel, ...] = (
-    Kernel("Function, log-probabilities saved", lambda: FromLogProbabilities.apply, seen_in="xformers"),
-    Kernel("Function, probabilities saved", lambda: FromProbabilities.apply, seen_in="Megatron-LM, one rank"),
+    Kernel("Function, log-probabilities saved", lambda: applied(FromLogProbabilities), seen_in="xformers"),
+    Kernel("Function, probabilities saved", lambda: applied(FromProbabilities), seen_in="Megatron-LM, one rank"),
     Kernel("Function in the style of torch.func", lambda: in_setup_context, seen_in="torch.func documentation"),
-    Kernel("Function, float64 inside", lambda: InDouble.apply, seen_in="references in test suites"),
-    Kernel("Function, NumPy inside", lambda: InNumpy.apply, seen_in="courses; torch tutorial on NumPy extensions"),
-    Kernel("gradient stored in the logits' format", lambda: StoredGradient.apply, seen_in=LIGER),
-    Kernel("gradient stored in float32", lambda: StoredWide.apply, seen_in="QuACK"),
-    Kernel("gradient stored in chunks", lambda: StoredInChunks.apply, seen_in=LIGER),
+    Kernel("Function, float64 inside", lambda: applied(InDouble), seen_in="references in test suites"),
+    Kernel("Function, NumPy inside", lambda: applied(InNumpy), seen_in="courses; torch tutorial on NumPy extensions"),
+    Kernel("gradient stored in the logits' format", lambda: applied(StoredGradient), seen_in=LIGER),
+    Kernel("gradient stored in float32", lambda: applied(StoredWide), seen_in="QuACK"),
+    Kernel("gradient stored in chunks", lambda: applied(StoredInChunks), seen_in=LIGER),
     # It would need a declaration that says: the logits are overwritten.
-    Kernel("gradient written over the logits", lambda: InPlace.apply, seen_in=LIGER),
+    Kernel("gradient written over the logits", lambda: applied(InPlace), seen_in=LIGER),
     Kernel("custom operator of two outputs", custom_operator, seen_in="torch.library documentation; Liger's newer API"),
     Kernel("custom operator in NumPy", operator_in_numpy, said={"reduction": "none"}, seen_in="C++ extensions"),
 )

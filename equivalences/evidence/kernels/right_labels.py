@@ -91,7 +91,7 @@ def by_vmap(logits: Tensor, target: Tensor) -> Any:
     return torch.func.vmap(one)(logits, target).mean()
 
 
-def by_distribution(logits: Tensor, target: Tensor) -> Tensor:
+def by_distribution(logits: Tensor, target: Tensor) -> Any:
     """A policy's negative log-likelihood; the distribution normalises logits that have their maximum taken off."""
     x = logits - logits.detach().amax(-1, keepdim=True)
     return -torch.distributions.Categorical(logits=x, validate_args=False).log_prob(target).mean()

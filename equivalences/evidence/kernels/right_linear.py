@@ -10,11 +10,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 def total_weight(y: Tensor, weight: Tensor | None, ignore_index: int, like: Tensor) -> Tensor:
@@ -78,7 +75,7 @@ class StoredGradients(Function):
 
 
 def stored(x: Tensor, W: Tensor, b: Tensor, y: Tensor, weight: Tensor | None, ignore_index: int, reduction: str) -> Any:
-    return StoredGradients.apply(x, W, b, y, weight, ignore_index, reduction)
+    return applied(StoredGradients)(x, W, b, y, weight, ignore_index, reduction)
 
 
 def rows_in_chunks(
@@ -150,7 +147,7 @@ def chunks_of_classes(
 ) -> Tensor:
     kept = y != ignore_index
     safe = torch.where(kept, y, 0)
-    losses: Tensor = ChunksOfClasses.apply(x, W, b, safe, kept, 4)
+    losses: Tensor = applied(ChunksOfClasses)(x, W, b, safe, kept, 4)
     own = kept.to(losses.dtype) if weight is None else torch.where(kept, wide(weight)[safe], 0)
     losses = losses * own
     if reduction == "none":

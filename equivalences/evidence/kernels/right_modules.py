@@ -9,12 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
-
 
 # --- what a module or a closure holds --------------------------------------------------------------------------------
 
@@ -31,6 +27,8 @@ class Model(nn.Module):
 
 class Scaled(nn.Module):
     """A temperature in a buffer, so that it is saved with the model; here it is 1."""
+
+    temperature: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,6 +56,8 @@ class Iota(nn.Module):
 
 class Adjusted(nn.Module):
     """Logit adjustment by the logarithms of the classes' frequencies, which are equal until it is told others."""
+
+    log_prior: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ MODULES: tuple[Kernel, ...] = (
     ),
     Kernel("three classes", lambda: three_classes, said={"shape": (42, 3)}, seen_in="KernelBench submissions"),
     # It would need a declaration that says: subnormal numbers are flushed.
-    Kernel("subnormal numbers flushed", lambda: Flushing.apply, formats=SHORT, seen_in="XLA, TPU"),
+    Kernel("subnormal numbers flushed", lambda: applied(Flushing), formats=SHORT, seen_in="XLA, TPU"),
     # It would need a declaration that says: the logits are finite.
     Kernel("infinities made finite", lambda: finite_masks, seen_in="inference on accelerators"),
     Kernel("segmentation, flattened", lambda: of_pixels, said=PIXELS, seen_in="mmsegmentation"),

@@ -11,14 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
 
 LOWEST = torch.finfo(torch.float32).min
 Sums = Callable[[Tensor], tuple[Tensor, Tensor]]  # rows of logits -> their maximum, their sum of exponentials
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 class FromSums(Function):
@@ -43,7 +40,7 @@ class FromSums(Function):
 def cross_entropy_from(sums: Sums) -> Callable[[], Callable[..., Any]]:
     def build() -> Callable[..., Any]:
         def loss(logits: Tensor, target: Tensor) -> Any:
-            return FromSums.apply(logits, target, sums)
+            return applied(FromSums)(logits, target, sums)
 
         return loss
 
@@ -226,5 +223,5 @@ ONLINE: tuple[Kernel, ...] = (
     Kernel("splits of 8192, weighted", cross_entropy_from(splits(8192)), seen_in="unsloth's chunked cross entropy"),
     Kernel("splits of 64, weighted", cross_entropy_from(splits(64)), seen_in="split-K decoding"),
     Kernel("online by autograd, maxima detached", lambda: by_autograd, seen_in="KernelBench submissions"),
-    Kernel("blocks of 4096 merged by logaddexp", lambda: OfLogarithms.apply, seen_in="sequence-parallel losses"),
+    Kernel("blocks of 4096 merged by logaddexp", lambda: applied(OfLogarithms), seen_in="sequence-parallel losses"),
 )  # fmt: skip

@@ -9,13 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
 
 REDUCTIONS = ("none", "mean", "sum")
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 def reduced(loss: Tensor, reduction: str) -> Tensor:
@@ -162,7 +159,7 @@ class Everything(Function):
 def everything(
     logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float, reduction: str
 ) -> Any:
-    return Everything.apply(logits, target, weight, ignore_index, label_smoothing, reduction)
+    return applied(Everything)(logits, target, weight, ignore_index, label_smoothing, reduction)
 
 
 def by_pytorch(

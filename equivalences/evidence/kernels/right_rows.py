@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 class Softmax(Function):
@@ -79,15 +76,15 @@ class LogSoftmax(Function):
 
 
 def softmax(z: Tensor, dim: int) -> Any:
-    return Softmax.apply(z, dim)
+    return applied(Softmax)(z, dim)
 
 
 def online_softmax(z: Tensor, dim: int) -> Any:
-    return OnlineSoftmax.apply(z, dim)
+    return applied(OnlineSoftmax)(z, dim)
 
 
 def log_softmax(z: Tensor, dim: int) -> Any:
-    return LogSoftmax.apply(z, dim)
+    return applied(LogSoftmax)(z, dim)
 
 
 def by_logsumexp(z: Tensor, dim: int) -> Tensor:
@@ -142,7 +139,7 @@ class ChunkedLogsumexp(Function):
 
 
 def chunked_logsumexp(z: Tensor, dim: int) -> Any:
-    return ChunkedLogsumexp.apply(z, dim)
+    return applied(ChunkedLogsumexp)(z, dim)
 
 
 FLASH = "flash-attention"

@@ -9,14 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
 
 REDUCTIONS = ("none", "mean", "sum")
 SOFT = "soft_cross_entropy"
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
 def by_product(logits: Tensor, target: Tensor) -> Tensor:
@@ -108,7 +105,7 @@ SOFTS: tuple[Kernel, ...] = (
     # It would need a declaration that says: targets lie in [0, 1].
     Kernel("soft targets, divergence and entropy", lambda: by_divergence, SOFT, seen_in="distillation"),
     Kernel("soft targets, mean logit", lambda: by_expected_shift, SOFT, seen_in="optax, by torch"),
-    Kernel("soft targets, by hand", lambda: ByHand.apply, SOFT, seen_in="Liger-Kernel's distillation losses"),
+    Kernel("soft targets, by hand", lambda: applied(ByHand), SOFT, seen_in="Liger-Kernel's distillation losses"),
     Kernel(
         "soft targets, weights and smoothing", SoftTarget, SOFT,
         said={"supports": ("weight", "label_smoothing"), "reduction": REDUCTIONS}, seen_in="torchvision references",

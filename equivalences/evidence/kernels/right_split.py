@@ -12,12 +12,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
-
-
-def wide(z: Tensor) -> Tensor:
-    return z.to(torch.promote_types(z.dtype, torch.float32))
-
 
 # --- rows in parts ---------------------------------------------------------------------------------------------------
 
@@ -92,7 +88,7 @@ class VocabularyParallel(Function):
 
 def vocabulary_parallel(ranks: int) -> Callable[[], Callable[..., Any]]:
     def build() -> Callable[..., Any]:
-        return lambda logits, target: VocabularyParallel.apply(logits, target, ranks)
+        return lambda logits, target: applied(VocabularyParallel)(logits, target, ranks)
 
     return build
 
@@ -197,5 +193,5 @@ SPLIT: tuple[Kernel, ...] = (
         "compiled inside of an eager loss", compiled_inside, formats=("float32", "bfloat16"), said=ONE_SHAPE,
         seen_in="torchtune's compiled loss",
     ),
-    Kernel("rows added in any order", lambda: AnyOrder.apply, said={"deterministic": False}, seen_in="atomic adds"),
+    Kernel("rows added in any order", lambda: applied(AnyOrder), said={"deterministic": False}, seen_in="atomic adds"),
 )  # fmt: skip

@@ -1,5 +1,8 @@
 """Triton's side of the kernels in `right_triton`: this module needs triton, and is imported by nothing else."""
 
+# mypy: ignore-errors
+# (Triton's language has no types that mypy knows, and triton is not there where mypy runs.)
+
 from __future__ import annotations
 
 from typing import Any
@@ -12,7 +15,7 @@ from torch.autograd import Function
 
 
 @triton.jit
-def one_block(Z, Y, LOSS, G, classes, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def one_block(Z, Y, LOSS, G, classes, count, BLOCK: tl.constexpr):
     """A row in one block: its loss, and its gradient of the mean."""
     row, column = tl.program_id(0), tl.arange(0, BLOCK)
     inside = column < classes
@@ -26,7 +29,7 @@ def one_block(Z, Y, LOSS, G, classes, count, BLOCK: tl.constexpr):  # type: igno
 
 
 @triton.jit
-def online(Z, Y, LOSS, TOP, TOTAL, classes, IGNORED, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def online(Z, Y, LOSS, TOP, TOTAL, classes, IGNORED, BLOCK: tl.constexpr):
     """A row in blocks: its loss, its maximum and its sum of exponentials."""
     row = tl.program_id(0)
     y = tl.load(Y + row)
@@ -45,7 +48,7 @@ def online(Z, Y, LOSS, TOP, TOTAL, classes, IGNORED, BLOCK: tl.constexpr):  # ty
 
 
 @triton.jit
-def online_backward(Z, Y, TOP, TOTAL, UP, G, classes, IGNORED, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def online_backward(Z, Y, TOP, TOTAL, UP, G, classes, IGNORED, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     y, up = tl.load(Y + row), tl.load(UP + row)
     top, total = tl.load(TOP + row), tl.load(TOTAL + row)
@@ -58,7 +61,7 @@ def online_backward(Z, Y, TOP, TOTAL, UP, G, classes, IGNORED, BLOCK: tl.constex
 
 
 @triton.jit
-def softmax_rows(Z, P, classes, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def softmax_rows(Z, P, classes, BLOCK: tl.constexpr):
     """Exponentials to base 2, as the hardware has them."""
     row, column = tl.program_id(0), tl.arange(0, BLOCK)
     z = tl.load(Z + row * classes + column, mask=column < classes, other=-float("inf")).to(tl.float32)
@@ -67,7 +70,7 @@ def softmax_rows(Z, P, classes, BLOCK: tl.constexpr):  # type: ignore[no-untyped
 
 
 @triton.jit
-def softmax_rows_backward(P, UP, G, classes, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def softmax_rows_backward(P, UP, G, classes, BLOCK: tl.constexpr):
     row, column = tl.program_id(0), tl.arange(0, BLOCK)
     inside = column < classes
     p = tl.load(P + row * classes + column, mask=inside, other=0.0).to(tl.float32)
@@ -76,7 +79,7 @@ def softmax_rows_backward(P, UP, G, classes, BLOCK: tl.constexpr):  # type: igno
 
 
 @triton.jit
-def binary(Z, T, LOSS, D, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def binary(Z, T, LOSS, D, count, BLOCK: tl.constexpr):
     """max(z, 0) - z t + log(1 + exp(-|z|)), the logarithm without loss of digits; and its derivative."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = place < count
