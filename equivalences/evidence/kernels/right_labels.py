@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from equivalences.evidence.kernels.idioms import wide
 from equivalences.evidence.kernels.kernel import Kernel
 
 
@@ -99,7 +100,7 @@ def by_distribution(logits: Tensor, target: Tensor) -> Any:
 
 def by_softplus(logits: Tensor, target: Tensor) -> Tensor:
     """Two terms: the label's, and all others'; softplus of their difference keeps the digits of sure rows."""
-    x = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    x = wide(logits)
     others = x.scatter(1, target[:, None], -torch.inf)
     top = others.detach().amax(1)
     top = torch.where(top == -torch.inf, 0.0, top)
