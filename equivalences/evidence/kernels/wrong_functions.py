@@ -22,7 +22,9 @@ class Chained(torch.autograd.Function):
     """A function of the logits with a backward pass of its own."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, run: Callable[[Tensor], Tensor], chain: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def forward(
+        ctx: Any, z: Tensor, run: Callable[[Tensor], Tensor], chain: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
         made = run(z.detach())
         ctx.save_for_backward(z.detach())
         ctx.chain = chain
@@ -43,9 +45,7 @@ def with_chain(run: Callable[[Tensor, int], Tensor], chain: Chain) -> Callable[[
     """A right function whose gradient is made of its softmax in another way."""
 
     def function(z: Tensor, dim: int) -> Tensor:
-        made: Tensor = Chained.apply(
-            z, lambda x: run(wide(x), dim), lambda x, g: chain(torch.softmax(x, dim), g, dim)
-        )
+        made: Tensor = Chained.apply(z, lambda x: run(wide(x), dim), lambda x, g: chain(torch.softmax(x, dim), g, dim))
         return made
 
     return function
@@ -106,7 +106,9 @@ def _zero_from(classes: int) -> Callable[[Tensor, int], Tensor]:
 
 
 def _uniform_from(classes: int) -> Callable[[Tensor, int], Tensor]:
-    return lambda x, dim: torch.softmax(x, dim) * 0 + 1 / x.shape[dim] if x.shape[dim] >= classes else torch.softmax(x, dim)
+    return lambda x, dim: (
+        torch.softmax(x, dim) * 0 + 1 / x.shape[dim] if x.shape[dim] >= classes else torch.softmax(x, dim)
+    )
 
 
 def _no_row(place: int) -> Callable[[Tensor, int], Tensor]:
@@ -196,14 +198,16 @@ KERNELS = (
           "(N, C, d) and (C, N) are normalised over the wrong dimension", said=EVERY_LAYOUT),
     _rows("softmax", "softmax over dimension 1", lambda x, dim: torch.softmax(x, 1),
           "(C, N) is normalised over the wrong dimension", said=EVERY_LAYOUT),
-    _rows("softmax", "softmax over the batch", lambda x, dim: torch.softmax(x, 0), "classes are normalised over the rows"),
+    _rows("softmax", "softmax over the batch", lambda x, dim: torch.softmax(x, 0),
+          "classes are normalised over the rows"),
     _rows("softmax", "softmax over all", lambda x, dim: torch.softmax(x.flatten(), 0).view_as(x),
           "one normaliser for all rows"),
     _rows("softmax", "softmax normalised in bfloat16", _normalised_in(torch.bfloat16),
           "divided once more by a sum in bfloat16", formats=(*WIDE_FORMATS, "float16")),
     _rows("softmax", "softmax normalised in float16", _normalised_in(torch.float16),
           "divided once more by a sum in float16", formats=WIDE_FORMATS),
-    _rows("softmax", "softmax with a sum in bfloat16", _divided_in_16_bits, "the sum of exponentials is rounded to bfloat16",
+    _rows("softmax", "softmax with a sum in bfloat16", _divided_in_16_bits,
+          "the sum of exponentials is rounded to bfloat16",
           formats=(*WIDE_FORMATS, "float16")),
     _rows("softmax", "softmax, rest to the last", _rest_to_the_last, "the last class is 1 minus the others"),
     _rows("softmax", "softmax of the 64 largest", _sparse(64), "all but 64 classes are 0"),
@@ -211,7 +215,8 @@ KERNELS = (
     _rows("softmax", "softmax from 1e-8 on", lambda x, dim: F.threshold(torch.softmax(x, dim), 1e-8, 0.0),
           "probabilities below 1e-8 are 0", formats=LONG_RANGE),
     _rows("softmax", "softmax 0 from 1024 classes on", _zero_from(1024), "0 for any large vocabulary", seen_in=JUDGES),
-    _rows("softmax", "softmax 0 from 100,000 classes on", _zero_from(100_000), "0 for any large vocabulary", seen_in=JUDGES,
+    _rows("softmax", "softmax 0 from 100,000 classes on", _zero_from(100_000), "0 for any large vocabulary",
+          seen_in=JUDGES,
           formats=("float32", "bfloat16", "float16")),
     _rows("softmax", "softmax 0 from 393,216 classes on", _zero_from(393_216), "0 for a vocabulary of 393,216",
           seen_in=JUDGES),
@@ -261,7 +266,8 @@ KERNELS = (
     _rows("log_softmax", "log-softmax of 4096", lambda x, dim: x - torch.logsumexp(
               x.narrow(dim, 0, min(4096, x.shape[dim])), dim, keepdim=True), "the sum leaves out classes from 4096 on"),
     _rows("log_softmax", "log-softmax -log K from 65,536 classes on", lambda x, dim: (
-              torch.log_softmax(x, dim) if x.shape[dim] < 65_536 else 0 * torch.log_softmax(x, dim) - math.log(x.shape[dim])),
+              torch.log_softmax(x, dim) if x.shape[dim] < 65_536 else 0 * torch.log_softmax(x,
+                  dim) - math.log(x.shape[dim])),
           "a constant for any large vocabulary", formats=("float32", "bfloat16", "float16")),
     _chain("log_softmax", "log-softmax, gradient for one label", torch.log_softmax, lambda p, g, dim: g - p,
            "the upstream gradient is taken to add up to 1"),
@@ -273,7 +279,8 @@ KERNELS = (
     _chain("log_softmax", "log-softmax, gradient's sum in bfloat16", torch.log_softmax, lambda p, g, dim: g - p * (
                g.sum(dim, keepdim=True).bfloat16().to(p.dtype)), "the upstream gradient's sum is rounded to bfloat16",
            formats=(*WIDE_FORMATS, "float16")),
-    _rows("logsumexp", "logsumexp without shift", lambda x, dim: torch.log(torch.exp(x).sum(dim)), "exp overflows at 88.7"),
+    _rows("logsumexp", "logsumexp without shift", lambda x, dim: torch.log(torch.exp(x).sum(dim)),
+          "exp overflows at 88.7"),
     _rows("logsumexp", "logsumexp, shift lost", _shift_lost, "the maximum is not added back"),
     _rows("logsumexp", "logmeanexp", _mean_for_sum, "the logarithm of the mean"),
     _rows("logsumexp", "logsumexp of two", _two_largest, "only the two largest count"),
@@ -290,13 +297,17 @@ KERNELS = (
            of="logsumexp", wrong="the upstream gradient is not used"),
     _rows("softmin", "softmin of sizes", _softmin_wrong_sign, "|z| is taken for z"),
     _rows("softmin", "softmin as softmax", torch.softmax, "the sign is lost"),
-    _scalar("sigmoid", "sigmoid of logits within 20", lambda x: torch.sigmoid(x.clamp(-20, 20)), "logits are clamped to 20",
+    _scalar("sigmoid", "sigmoid of logits within 20", lambda x: torch.sigmoid(x.clamp(-20, 20)),
+            "logits are clamped to 20",
             formats=LONG_RANGE),
-    _scalar("sigmoid", "sigmoid of logits within 5", lambda x: torch.sigmoid(x.clamp(-5, 5)), "logits are clamped to 5"),
+    _scalar("sigmoid", "sigmoid of logits within 5", lambda x: torch.sigmoid(x.clamp(-5, 5)),
+            "logits are clamped to 5"),
     _scalar("sigmoid", "hard sigmoid", _hard, "piecewise linear"),
     _scalar("sigmoid", "rational sigmoid", _rational, "x / (2 + |x|)"),
-    _scalar("sigmoid", "sigmoid by a table", _by_table, "straight lines between points 1/64 apart", formats=WIDE_FORMATS),
-    _scalar("sigmoid", "sigmoid with eps", lambda x: torch.sigmoid(x).clamp(1e-7, 1 - 1e-7), "kept within 1e-7 of 0 and 1",
+    _scalar("sigmoid", "sigmoid by a table", _by_table, "straight lines between points 1/64 apart",
+            formats=WIDE_FORMATS),
+    _scalar("sigmoid", "sigmoid with eps", lambda x: torch.sigmoid(x).clamp(1e-7, 1 - 1e-7),
+            "kept within 1e-7 of 0 and 1",
             formats=LONG_RANGE),
     _scalar("sigmoid", "sigmoid by exp", lambda x: torch.exp(x) / (1 + torch.exp(x)), "nan from 88.7 on"),
     _scalar("sigmoid", "sigmoid by log2(e) of 5 digits", lambda x: 1 / (1 + torch.exp2(-1.4427 * x)),
@@ -311,7 +322,8 @@ KERNELS = (
     _scalar("softplus", "softplus 0 below -20", lambda x: torch.where(x < -20, 0 * x, F.softplus(x)), "0 below -20",
             formats=LONG_RANGE),
     _scalar("logsigmoid", "log of a sigmoid", lambda x: torch.log(torch.sigmoid(x)), "-inf below -104"),
-    _scalar("logsigmoid", "log of a sigmoid + 1e-8", lambda x: torch.log(torch.sigmoid(x) + 1e-8), "nothing is below -18"),
+    _scalar("logsigmoid", "log of a sigmoid + 1e-8", lambda x: torch.log(torch.sigmoid(x) + 1e-8),
+            "nothing is below -18"),
     _scalar("logsigmoid", "logsigmoid from -80 on", lambda x: F.logsigmoid(x).clamp(min=-80), "nothing is below -80"),
     _scalar("logsigmoid", "logsigmoid by log", lambda x: x.clamp(max=0) - torch.log(1 + torch.exp(-x.abs())),
             "log(1 + x) for log1p: 0 from 17 on", formats=WIDE_FORMATS),

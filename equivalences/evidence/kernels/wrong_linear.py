@@ -66,7 +66,9 @@ def chunked(
         for turn, (part, labels) in enumerate(parts):
             if loses_last and turn == len(parts) - 1 and len(part) < rows and turn:
                 continue
-            z = logits(F.linear(x_of(part, turn, len(parts)), w_of(matrix, turn, len(parts)), b_of(bias, turn, len(parts))))
+            z = logits(
+                F.linear(x_of(part, turn, len(parts)), w_of(matrix, turn, len(parts)), b_of(bias, turn, len(parts)))
+            )
             used = label(labels, turn * rows)
             total = total + each(F.cross_entropy(z, used, w, ignore_index=ignore_index, reduction="sum"))
             if (used != ignore_index).any():
@@ -83,7 +85,7 @@ def chunked(
     return loss
 
 
-def by_classes(block: int, *, loses_last: bool = False, rescales: bool = True, w_of: Part = _same) -> Loss:
+def by_classes(block: int, *, loses_last: bool = False, adds: bool = True, w_of: Part = _same) -> Loss:
     """Blocks of classes, each a logsumexp of its own, that are merged; the logits of all are never held."""
 
     def loss(
@@ -93,17 +95,20 @@ def by_classes(block: int, *, loses_last: bool = False, rescales: bool = True, w
         starts = list(range(0, len(matrix), block))
         if loses_last and len(starts) > 1 and len(matrix) % block:
             starts = starts[:-1]
-        found = []
+        tops, totals = [], []
         for turn, start in enumerate(starts):
             part = w_of(matrix[start : start + block], turn, len(starts))
-            found.append(torch.logsumexp(F.linear(xs, part, bias[start : start + block]), 1))
-        lse = torch.stack(found, 1)
-        merged = torch.logsumexp(lse, 1) if rescales else lse.amax(1)
+            z = F.linear(xs, part, bias[start : start + block])
+            tops.append(z.amax(1).detach())
+            totals.append(torch.exp(z - tops[-1][:, None]).sum(1))
+        top = torch.stack(tops).amax(0)
+        shares = torch.stack([s * torch.exp(t - top) for s, t in zip(totals, tops, strict=True)])
+        total = shares.sum(0) if adds else shares.amax(0)
         kept = y != ignore_index
         label = torch.where(kept, y, 0)
-        own = torch.ones_like(merged) if weight is None else wide(weight)[label]
+        own = torch.ones_like(total) if weight is None else wide(weight)[label]
         picked = (xs * matrix[label]).sum(1) + bias[label]
-        losses = torch.where(kept, own * (merged - picked), 0.0)
+        losses = torch.where(kept, own * (torch.log(total) + (top - picked)), 0.0)
         return (losses.sum() / own[kept].sum() if reduction == "mean" else losses.sum()).to(x.dtype)
 
     return loss
@@ -149,7 +154,8 @@ W_LAST = "the gradient of the matrix is that of the last chunk"
 KERNELS = (
     *(_kernel(f"linear, chunks of {rows}", lambda rows=rows: chunked(rows, loses_last=True), LAST)
       for rows in (2, 4, 8, 16, 64, 1024)),
-    *(_kernel(f"linear, matrix's gradient of the last chunk of {rows}", lambda rows=rows: chunked(rows, w_of=last_alone),
+    *(_kernel(f"linear, matrix's gradient of the last chunk of {rows}",
+              lambda rows=rows: chunked(rows, w_of=last_alone),
               W_LAST) for rows in (4, 16, 128, 4096)),
     _kernel("linear, matrix's gradient of the first chunk", lambda: chunked(4, w_of=first_alone),
             "the gradient of the matrix is that of the first chunk"),
@@ -167,30 +173,37 @@ KERNELS = (
     _kernel("linear with a frozen matrix", lambda: chunked(1024, w_of=lambda w, turn, turns: w.detach() + 0 * w),
             "the matrix has no gradient"),
     _kernel("linear, labels of the first chunk", lambda: chunked(
-                4, label=lambda y, start: y if start == 0 else torch.zeros_like(y)), "labels beyond the first chunk are 0"),
+                4, label=lambda y, start: y if start == 0 else torch.zeros_like(y)),
+                    "labels beyond the first chunk are 0"),
     _kernel("linear, mean of means of 4", lambda: chunked(4, mean_of_means=True), "the mean of the means of chunks"),
-    _kernel("linear, mean of means of 256", lambda: chunked(256, mean_of_means=True), "the mean of the means of chunks"),
-    _kernel("linear over all rows", lambda: chunked(1024, divisor=lambda kept, w, n: kept.new_tensor(n, dtype=torch.float32)),
+    _kernel("linear, mean of means of 256", lambda: chunked(256, mean_of_means=True),
+            "the mean of the means of chunks"),
+    _kernel("linear over all rows",
+            lambda: chunked(1024, divisor=lambda kept, w, n: kept.new_tensor(n, dtype=torch.float32)),
             "the mean divides by all rows"),
     _kernel("linear over kept rows", lambda: chunked(1024, divisor=lambda kept, w, n: kept.sum()),
             "the mean divides by the number of kept rows, not by their weight"),
     _kernel("linear, matrix's gradient by the number of chunks", lambda: chunked(4, w_of=_scaled_by_chunks),
             "the gradient of the matrix is divided by the number of chunks"),
-    _kernel("linear, logits in bfloat16", lambda: chunked(1024, logits=lambda z: z + (z.bfloat16().to(z.dtype) - z).detach()),
+    _kernel("linear, logits in bfloat16",
+            lambda: chunked(1024, logits=lambda z: z + (z.bfloat16().to(z.dtype) - z).detach()),
             "logits are rounded to bfloat16", formats=(*WIDE_FORMATS, "float16")),
     _kernel("linear, matrix's gradient in bfloat16", lambda: chunked(4, w_of=_rounded_gradient(torch.bfloat16)),
             "the gradient of each chunk is rounded to bfloat16", formats=(*WIDE_FORMATS, "float16")),
     _kernel("linear, matrix in bfloat16", lambda: chunked(1024, w_of=lambda w, turn, turns: w.bfloat16().to(w.dtype)),
             "the matrix is rounded to bfloat16", formats=(*WIDE_FORMATS, "float16")),
-    _kernel("linear, logits within 20", lambda: chunked(1024, logits=lambda z: z.clamp(-20, 20)), "logits are clamped to 20"),
+    _kernel("linear, logits within 20", lambda: chunked(1024, logits=lambda z: z.clamp(-20, 20)),
+            "logits are clamped to 20"),
     _kernel("linear, softcap 30", lambda: chunked(1024, logits=lambda z: 30 * torch.tanh(z / 30)), "logits are capped"),
     _kernel("linear, small probabilities left out", lambda: _filtered(2.0**-12),
             "logits whose probability is below 2**-12 have no gradient", seen_in="cut cross-entropy's filter"),
-    _kernel("linear, classes in blocks of 4", lambda: by_classes(4, loses_last=True), "the last block of classes is lost"),
-    _kernel("linear, classes in blocks of 128", lambda: by_classes(128, loses_last=True), "the last block of classes is lost"),
-    _kernel("linear, classes in blocks of 4, not added", lambda: by_classes(4, rescales=False),
+    _kernel("linear, classes in blocks of 4", lambda: by_classes(4, loses_last=True),
+            "the last block of classes is lost"),
+    _kernel("linear, classes in blocks of 128", lambda: by_classes(128, loses_last=True),
+            "the last block of classes is lost"),
+    _kernel("linear, classes in blocks of 4, not added", lambda: by_classes(4, adds=False),
             "the logsumexp is that of the largest block"),
-    _kernel("linear, classes in blocks of 1024, not added", lambda: by_classes(1024, rescales=False),
+    _kernel("linear, classes in blocks of 1024, not added", lambda: by_classes(1024, adds=False),
             "the logsumexp is that of the largest block"),
     _kernel("linear, classes in blocks of 256, gradient of the last", lambda: by_classes(256, w_of=last_alone),
             "the gradient of the matrix is that of the last block of classes"),

@@ -147,7 +147,9 @@ def _tree_without_the_odd(tops: Tensor, totals: Tensor) -> Rows:
 
 def _online(name: str, what: str, merge: Merge, *blocks: int, seen_in: str = "") -> tuple[Kernel, ...]:
     return tuple(
-        Kernel(f"{name}, blocks of {block}", lambda block=block: fused(online(block, merge)), wrong=what, seen_in=seen_in)
+        Kernel(
+            f"{name}, blocks of {block}", lambda block=block: fused(online(block, merge)), wrong=what, seen_in=seen_in
+        )
         for block in blocks
     )
 
@@ -157,15 +159,19 @@ JUDGES = "submissions to benchmarks of generated kernels"
 KERNELS = (
     *_online("online softmax", "the sum is never rescaled to a new maximum", never, 16, 128, 1024, 4096, 8192,
              seen_in=JUDGES),
-    *_online("online softmax, one big tile", "the sum is never rescaled to a new maximum", never, 16_384, 32_768, 65_536),
+    *_online("online softmax, one big tile", "the sum is never rescaled to a new maximum", never, 16_384, 32_768,
+             65_536),
     *_online("online softmax, factor inverted", "the sum is multiplied by exp(new - old)", upside_down, 64, 4096),
-    *_online("online softmax, factor at the block", "the new block is rescaled in place of the sum", the_new, 256, 2048),
+    *_online("online softmax, factor at the block", "the new block is rescaled in place of the sum", the_new, 256,
+             2048),
     *_online("online softmax, factor at all", "the sum and the new block are both rescaled", both, 32, 1024),
-    *_online("online softmax, two stages", "the sum is rescaled in every second block only", every_second, 32, 512, 8192),
+    *_online("online softmax, two stages", "the sum is rescaled in every second block only", every_second, 32, 512,
+             8192),
     *_online("online softmax, warm-up", "the sum is rescaled in the second block only", once, 128, 4096),
     *_online("online softmax, square root", "the sum is rescaled by exp((old - new) / 2)", halved, 1024),
     *_online("online softmax by exp2", "the sum is rescaled by exp2 without log2(e)", in_base_two, 128, 16_384),
-    *_online("online softmax, lazy", "the maximum moves by up to 8 without a rescaling", if_by_more_than(8.0), 128, 1024,
+    *_online("online softmax, lazy", "the maximum moves by up to 8 without a rescaling", if_by_more_than(8.0), 128,
+             1024,
              seen_in="lazy rescaling of flash-attention 4, half copied"),
     *_online("online softmax, lazier", "the maximum moves by up to 1 without a rescaling", if_by_more_than(1.0), 4096),
     Kernel("recomputed softmax, blocks of 1024", lambda: fused(unlike(1024, never)),

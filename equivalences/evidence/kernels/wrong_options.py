@@ -10,14 +10,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.optioned import Batch, kept, mixed, of_probabilities, optioned, regraded, smooth, weights
+from equivalences.evidence.kernels.optioned import (
+    Batch,
+    kept,
+    mixed,
+    of_probabilities,
+    optioned,
+    regraded,
+    smooth,
+    weights,
+)
 from equivalences.evidence.kernels.stored import at, wide
 
 IGNORE: dict[str, Any] = {"supports": ("ignore_index",)}
-IGNORE_ROWS: dict[str, Any] = {"supports": ("ignore_index",), "reduction": "none"}
-IGNORE_SUM: dict[str, Any] = {"supports": ("ignore_index",), "reduction": "sum"}
+IGNORE_ROWS: dict[str, Any] = {"supports": ("ignore_index",), "reduction": ("none",)}
+IGNORE_SUM: dict[str, Any] = {"supports": ("ignore_index",), "reduction": ("sum",)}
 WEIGHT: dict[str, Any] = {"supports": ("weight",)}
-WEIGHT_SUM: dict[str, Any] = {"supports": ("weight",), "reduction": "sum"}
+WEIGHT_SUM: dict[str, Any] = {"supports": ("weight",), "reduction": ("sum",)}
 BOTH: dict[str, Any] = {"supports": ("weight", "ignore_index")}
 SMOOTH: dict[str, Any] = {"supports": ("label_smoothing",)}
 SMOOTH_WEIGHT: dict[str, Any] = {"supports": ("label_smoothing", "weight")}
@@ -75,7 +84,9 @@ def _compacted(z: Tensor, y: Tensor, *, ignore_index: int = -100) -> Tensor:
     order = torch.cat((torch.nonzero(count), torch.nonzero(~count))).squeeze(1)
     x = wide(z)
     moved = x[order]
-    each = torch.where(count[order], F.cross_entropy(moved.detach(), y[order].clamp(0, z.shape[1] - 1), reduction="none"), 0)
+    each = torch.where(
+        count[order], F.cross_entropy(moved.detach(), y[order].clamp(0, z.shape[1] - 1), reduction="none"), 0
+    )
     share = torch.softmax(moved.detach(), 1) - F.one_hot(y[order].clamp(0, z.shape[1] - 1), z.shape[1])
     gradient = share * count[order][:, None] / count.sum()
     total = each.sum() / count.sum()
@@ -195,7 +206,9 @@ def _kernel(name: str, wrong: str, said: dict[str, Any], **parts: Any) -> Kernel
 
 
 def _soft(name: str, wrong: str, supports: tuple[str, ...] = (), **parts: Any) -> Kernel:
-    return Kernel(name, lambda: of_probabilities(**parts), of="soft_cross_entropy", wrong=wrong, said={"supports": supports})
+    return Kernel(
+        name, lambda: of_probabilities(**parts), of="soft_cross_entropy", wrong=wrong, said={"supports": supports}
+    )
 
 
 def _hot_if_first_is(z: Tensor, p: Tensor) -> Tensor:
@@ -219,7 +232,8 @@ def _dropped_smoothing(b: Batch, each: Tensor) -> Tensor:
 
 
 KERNELS = (
-    _kernel("ignored rows, gradient flows", "ignored rows have no loss, and a gradient", IGNORE, dropped=_gradient_flows),
+    _kernel("ignored rows, gradient flows", "ignored rows have no loss, and a gradient", IGNORE,
+            dropped=_gradient_flows),
     _kernel("ignored rows, value counts", "ignored rows have a loss, and no gradient", IGNORE, dropped=_value_counts),
     _kernel("ignored rows, gradient flows, sum", "ignored rows have no loss, and a gradient", IGNORE_SUM,
             dropped=_gradient_flows),
@@ -236,13 +250,16 @@ KERNELS = (
     _kernel("ignored rows at the end", "all rows after the first ignored one are dropped", IGNORE_SUM,
             kept=_after_the_first),
     _kernel("ignored rows in blocks of 8", "a block with an ignored row is dropped", IGNORE_SUM, kept=_whole_blocks(8)),
-    _kernel("ignored rows in blocks of 128", "a block with an ignored row is dropped", IGNORE_SUM, kept=_whole_blocks(128)),
+    _kernel("ignored rows in blocks of 128", "a block with an ignored row is dropped", IGNORE_SUM,
+            kept=_whole_blocks(128)),
     _kernel("ignored rows up to 64 x 64", "from 64 rows of 64 classes on nothing is ignored", IGNORE,
             kept=_small_batches(64, 64)),
     _kernel("ignored rows up to 16 x 256", "from 16 rows of 256 classes on nothing is ignored", IGNORE,
             kept=_small_batches(16, 256)),
-    _kernel("ignored rows up to 2 x 1025", "from 1025 classes on nothing is ignored", IGNORE, kept=_small_batches(2, 1025)),
-    _kernel("ignored rows up to 5000 x 1", "from 5000 rows on nothing is ignored", IGNORE, kept=_small_batches(5000, 1)),
+    _kernel("ignored rows up to 2 x 1025", "from 1025 classes on nothing is ignored", IGNORE,
+            kept=_small_batches(2, 1025)),
+    _kernel("ignored rows up to 5000 x 1", "from 5000 rows on nothing is ignored", IGNORE,
+            kept=_small_batches(5000, 1)),
     _kernel("ignored rows by a byte", "labels are compared in 8 bits: 156 is -100", IGNORE,
             kept=lambda y, index, n: (y & 255) != (index & 255)),
     _kernel("ignored rows by bfloat16", "labels are compared in bfloat16: 255 and 256 are one",
@@ -264,14 +281,16 @@ KERNELS = (
     _kernel("weights by square root", "the square root of the weight is applied", WEIGHT, weights=_changed(torch.sqrt)),
     _kernel("weights that add up to 1", "weights are normalised first", WEIGHT_SUM,
             weights=_changed(lambda w: w / w.sum())),
-    _kernel("weights up to 1", "weights above 1 are taken for 1", WEIGHT_SUM, weights=_changed(lambda w: w.clamp(max=1))),
+    _kernel("weights up to 1", "weights above 1 are taken for 1", WEIGHT_SUM,
+            weights=_changed(lambda w: w.clamp(max=1))),
     _kernel("weights from 1e-2 on", "weights below 1/100 are raised to it", WEIGHT_SUM,
             weights=_changed(lambda w: w.clamp(min=1e-2))),
     Kernel("weights in bfloat16", lambda: optioned(weights=_changed(lambda w: w.bfloat16().to(w.dtype))),
            wrong="weights are rounded to bfloat16", said=WEIGHT_SUM, formats=(*WIDE_FORMATS, "float16")),
     Kernel("weights in float16", lambda: optioned(weights=_changed(lambda w: w.half().to(w.dtype))),
            wrong="weights are rounded to float16", said=WEIGHT_SUM, formats=WIDE_FORMATS),
-    _kernel("weights backwards", "weights are read from the last class on", WEIGHT_SUM, weights=_changed(lambda w: w.flip(0))),
+    _kernel("weights backwards", "weights are read from the last class on", WEIGHT_SUM,
+            weights=_changed(lambda w: w.flip(0))),
     _kernel("weights of the first 1024", "classes from 1024 on weigh 1", WEIGHT_SUM, weights=_changed(
             lambda w: torch.cat((w[:1024], torch.ones_like(w[1024:]))))),
     _kernel("weights of the first 32", "classes from 32 on weigh 1", WEIGHT_SUM, weights=_changed(
@@ -284,7 +303,8 @@ KERNELS = (
            said={**WEIGHT, "gradient": False}),
     Kernel("weights by row, no gradient", lambda: _detached_weights_of_rows,
            wrong="the weight is that of the row's number, divided by N, and there is no gradient", said=WEIGHT),
-    _kernel("smoothing over the others", "the label gets 1 - eps, each other class eps / (K - 1)", SMOOTH, mixed=_others),
+    _kernel("smoothing over the others", "the label gets 1 - eps, each other class eps / (K - 1)", SMOOTH,
+            mixed=_others),
     _kernel("smoothing by K - 1", "each class gets eps / (K - 1)", SMOOTH, mixed=_one_less),
     _kernel("smoothing but for the label", "the label gets 1 - eps, each other class eps / K", SMOOTH,
             mixed=_label_not_smoothed),
@@ -293,15 +313,18 @@ KERNELS = (
     _kernel("smoothing in the value alone", "the gradient is that of hard labels", SMOOTH, mixed=_value_only),
     _kernel("smoothing in the gradient alone", "the value is that of hard labels", SMOOTH, mixed=_gradient_only),
     _kernel("smoothing squared", "eps is applied twice", SMOOTH, mixed=_with(lambda share: share * share)),
-    _kernel("smoothing below 1", "eps = 1 is taken for none", SMOOTH, mixed=_with(lambda share: share if share < 1 else 0)),
+    _kernel("smoothing below 1", "eps = 1 is taken for none", SMOOTH,
+            mixed=_with(lambda share: share if share < 1 else 0)),
     _kernel("smoothing of 0.1", "eps is a constant, where it is not 0", SMOOTH,
             mixed=_with(lambda share: 0.1 if share else 0)),
     _kernel("smoothing up to 1024 classes", "beyond 1024 classes labels are hard", SMOOTH, mixed=_up_to(1024)),
-    _kernel("smoothing up to 32768 classes", "beyond 32,768 classes labels are hard", SMOOTH_REDUCED, mixed=_up_to(32_768)),
+    _kernel("smoothing up to 32768 classes", "beyond 32,768 classes labels are hard", SMOOTH_REDUCED,
+            mixed=_up_to(32_768)),
     _kernel("smoothing by a power of two", "K is that of the padded row", SMOOTH, smooth=_of_a_power_of_two),
     _kernel("smoothing of the first 1024", "the smoothing term is that of the first 1024 classes", SMOOTH,
             smooth=_first(1024)),
-    _kernel("smoothing of the first 32", "the smoothing term is that of the first 32 classes", SMOOTH, smooth=_first(32)),
+    _kernel("smoothing of the first 32", "the smoothing term is that of the first 32 classes", SMOOTH,
+            smooth=_first(32)),
     _kernel("smoothing unweighted", "class weights are left out of the smoothing term", SMOOTH_WEIGHT,
             smooth=_unweighted_smooth),
     _kernel("smoothing by the label's weight", "the smoothing term has the weight of the label", SMOOTH_WEIGHT,
@@ -309,7 +332,8 @@ KERNELS = (
     _soft("probabilities normalised", "targets are divided by their sum", target=lambda p: p / p.sum(1, keepdim=True)),
     _soft("probabilities as labels", "only the most probable class counts",
           target=lambda p: F.one_hot(p.argmax(1), p.shape[1]).to(p.dtype)),
-    _soft("probabilities from 0.01 on", "targets below 1/100 count as 0", target=lambda p: torch.where(p < 0.01, 0.0, p)),
+    _soft("probabilities from 0.01 on", "targets below 1/100 count as 0",
+          target=lambda p: torch.where(p < 0.01, 0.0, p)),
     _soft("probabilities above 1e-6", "targets are raised to 1e-6", target=lambda p: p.clamp(min=1e-6)),
     _soft("probabilities as logits", "softmax is taken of the targets too", target=lambda p: torch.softmax(p, 1)),
     _soft("probabilities without entropy", "Kullback-Leibler divergence in place of cross entropy",

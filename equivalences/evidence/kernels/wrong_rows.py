@@ -16,7 +16,9 @@ NONE: dict[str, Any] = {"reduction": "none"}
 NEVER_SET = 0.0
 
 
-def computed(which: Callable[[int, int], Tensor], *, rows: bool = False, gradient: bool = True, value: bool = True) -> Loss:
+def computed(
+    which: Callable[[int, int], Tensor], *, rows: bool = False, gradient: bool = True, value: bool = True
+) -> Loss:
     """Some rows, told by the numbers of rows and of classes; the others hold what their buffers were made with."""
 
     def loss(z: Tensor, y: Tensor) -> Tensor:
@@ -61,7 +63,11 @@ def for_classes(*sizes: int) -> Callable[[int, int], Tensor]:
 
 def for_multiples(step: int, least: int) -> Callable[[int, int], Tensor]:
     """A vectorised build for multiples leaves out the first row of several."""
-    return lambda rows, classes: torch.arange(rows) >= (1 if classes % step == 0 and classes >= least and rows > 1 else 0)
+
+    def there(rows: int, classes: int) -> Tensor:
+        return torch.arange(rows) >= (1 if classes % step == 0 and classes >= least and rows > 1 else 0)
+
+    return there
 
 
 def _rows_of(name: str, which: Callable[[int, int], Tensor], wrong: str, **more: Any) -> Kernel:
@@ -181,7 +187,8 @@ KERNELS = (
     _rows_of("gradient's grid of 65,535 rows", up_to(65_535), "rows beyond 65,535 have no gradient", value=False),
     _rows_of("grid of 1,024 rows, each alone", up_to(1024), "rows beyond 1024 are not computed", rows=True),
     _rows_of("grid of 65,535 rows, each alone", up_to(65_535), "rows beyond 65,535 are not computed", rows=True),
-    *(_rows_of(f"whole blocks of {block} rows", whole_blocks(block), f"rows after the last whole block of {block} are lost")
+    *(_rows_of(f"whole blocks of {block} rows", whole_blocks(block),
+               f"rows after the last whole block of {block} are lost")
       for block in (2, 4, 16, 128, 1024)),
     _rows_of("rows but the last, from 256 x 1000 on", beyond(256, 1000), "large batches lose their last row"),
     _rows_of("rows but the last, from 1024 x 128 on", beyond(1024, 128), "large batches lose their last row"),
@@ -192,12 +199,15 @@ KERNELS = (
     _rows_of("build for 10 and 1000 classes", for_classes(10, 1000), "the builds for CIFAR and ImageNet are broken"),
     _rows_of("build for multiples of 1000", for_multiples(1000, 1000), "the build for multiples of 1000 is broken"),
     _rows_of("build for multiples of 64", for_multiples(64, 192), "the build for multiples of 64 beyond 128 is broken"),
-    _rows_of("build for multiples of 16384", for_multiples(16_384, 16_384), "the build for multiples of 16384 is broken"),
+    _rows_of("build for multiples of 16384", for_multiples(16_384, 16_384),
+             "the build for multiples of 16384 is broken"),
     Kernel("threads of equal parts", lambda: with_threads(2), wrong="what is left over of two threads nobody computes"),
     Kernel("three threads of equal parts", lambda: with_threads(3),
            wrong="what is left over of three threads or more nobody computes"),
-    Kernel("logits as contiguous", lambda: reading(logits=as_contiguous), wrong="the strides of the logits are not looked at"),
-    Kernel("labels as contiguous", lambda: reading(labels=as_contiguous), wrong="the strides of the labels are not looked at"),
+    Kernel("logits as contiguous", lambda: reading(logits=as_contiguous),
+           wrong="the strides of the logits are not looked at"),
+    Kernel("labels as contiguous", lambda: reading(labels=as_contiguous),
+           wrong="the strides of the labels are not looked at"),
     Kernel("upstream as contiguous", lambda: reading(upstream=as_contiguous, rows=True), said=NONE,
            wrong="the strides of the upstream gradient are not looked at"),
     Kernel("upstream from the start", lambda: reading(upstream=from_the_start, rows=True), said=NONE,
@@ -210,13 +220,19 @@ KERNELS = (
            wrong="the logits' offset in their storage is not looked at"),
     Kernel("labels from the start", lambda: reading(labels=from_the_start),
            wrong="the labels' offset in their storage is not looked at"),
-    Kernel("logits of one row for all", lambda: reading(logits=as_every_row), wrong="expanded rows are read as separate ones"),
-    Kernel("logits as transposed", lambda: reading(logits=as_transposed), wrong="rows that are adjacent are read as classes"),
-    Kernel("weights as contiguous", lambda: weights_as_contiguous, wrong="the strides of class weights are not looked at",
+    Kernel("logits of one row for all", lambda: reading(logits=as_every_row),
+           wrong="expanded rows are read as separate ones"),
+    Kernel("logits as transposed", lambda: reading(logits=as_transposed),
+           wrong="rows that are adjacent are read as classes"),
+    Kernel("weights as contiguous", lambda: weights_as_contiguous,
+           wrong="the strides of class weights are not looked at",
            said={"supports": ("weight",)}),
-    Kernel("sequences reshaped", lambda: reshaped, wrong="(N, C, d) is reshaped without moving the classes", said=INNER),
-    Kernel("sequences that are square", lambda: classes_last, wrong="(N, C, C) is read with the classes last", said=INNER),
-    Kernel("sequences averaged over N", lambda: mean_of_sequences, wrong="the mean of (N, C, d) is over N alone", said=INNER),
+    Kernel("sequences reshaped", lambda: reshaped,
+           wrong="(N, C, d) is reshaped without moving the classes", said=INNER),
+    Kernel("sequences that are square", lambda: classes_last,
+           wrong="(N, C, C) is read with the classes last", said=INNER),
+    Kernel("sequences averaged over N", lambda: mean_of_sequences,
+           wrong="the mean of (N, C, d) is over N alone", said=INNER),
     Kernel("sequences, labels turned", lambda: flat_labels, wrong="labels are flattened in another order than logits",
            said=INNER),
     Kernel("one row as many", lambda: one_row_as_many, wrong="(C,) is taken for C rows of one class",

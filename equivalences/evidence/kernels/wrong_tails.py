@@ -102,7 +102,9 @@ def _flat_index(dtype: torch.dtype) -> Loss:
 
 
 def _lost(name: str, what: str, *blocks: int) -> tuple[Kernel, ...]:
-    return tuple(Kernel(f"{name} {block}", lambda block=block: reduced_over(cut(block)), wrong=what) for block in blocks)
+    return tuple(
+        Kernel(f"{name} {block}", lambda block=block: reduced_over(cut(block)), wrong=what) for block in blocks
+    )
 
 
 TAIL = "classes after the last whole block are left out of the logsumexp"
@@ -110,7 +112,8 @@ ZEROS = "padded columns hold 0 in place of -inf, and count"
 
 KERNELS = (
     *_lost("whole blocks of", TAIL, 4, 8, 64, 128, 1024, 4096, 32_768),
-    Kernel("sum in whole blocks of 16", lambda: summed_over(cut(16)), wrong="the sum leaves out the tail, the maximum not"),
+    Kernel("sum in whole blocks of 16", lambda: summed_over(cut(16)),
+           wrong="the sum leaves out the tail, the maximum not"),
     Kernel("sum in whole blocks of 256", lambda: summed_over(cut(256)),
            wrong="the sum leaves out the tail, the maximum not"),
     Kernel("sum in whole blocks of 8192", lambda: summed_over(cut(8192)),
@@ -176,14 +179,16 @@ KERNELS = (
            wrong="the loss of labels from 1024 on lacks their logit; the gradient is right"),
     Kernel("labels in int8", lambda: _label_of(lambda y: y.to(torch.int8)), wrong="labels from 128 on wrap around"),
     Kernel("labels in uint8", lambda: _label_of(lambda y: y.to(torch.uint8)), wrong="labels from 256 on wrap around"),
-    Kernel("labels in int16", lambda: _label_of(lambda y: y.to(torch.int16)), wrong="labels from 32,768 on wrap around"),
+    Kernel("labels in int16", lambda: _label_of(lambda y: y.to(torch.int16)),
+           wrong="labels from 32,768 on wrap around"),
     Kernel("labels in 16 bits", lambda: _label_of(lambda y: y & 65_535), wrong="labels from 65,536 on wrap around"),
     Kernel("labels in 12 bits", lambda: _label_of(lambda y: y & 4095), wrong="labels from 4096 on wrap around"),
     Kernel("labels in bfloat16", lambda: _label_of(lambda y: y.bfloat16()), wrong="labels from 257 on are rounded"),
     Kernel("labels in float16", lambda: _label_of(lambda y: y.half().float().clamp(max=65_504)),
            wrong="labels from 2049 on are rounded"),
     Kernel("labels clamped to 255", lambda: _label_of(lambda y: y.clamp(max=255)), wrong="labels saturate at 255"),
-    Kernel("labels clamped to 32000", lambda: _label_of(lambda y: y.clamp(max=31_999)), wrong="labels saturate at 31,999"),
+    Kernel("labels clamped to 32000", lambda: _label_of(lambda y: y.clamp(max=31_999)),
+           wrong="labels saturate at 31,999"),
     Kernel("labels compared in the logits' format", lambda: _one_hot_by_comparing(None),
            wrong="arange in 16 bits: several classes equal a large label", formats=("bfloat16", "float16")),
     Kernel("labels compared in bfloat16", lambda: _one_hot_by_comparing(torch.bfloat16),
@@ -207,4 +212,3 @@ KERNELS = (
                lambda x: F.pad(x, (0, 1), value=0.0) if x.shape[1] % 128 else x),
            wrong="column <= classes: one column beyond the row counts, which holds 0"),
 )  # fmt: skip
-
