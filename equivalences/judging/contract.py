@@ -90,8 +90,8 @@ def _chunked(found: Outcome, gradient: str, bound: Array, fmt: Format) -> Array:
 def _subnormal(exact: Array, bound: Array, fmt: Format) -> Array:
     """A grant: where a result is subnormal, it may be off by one more unit of the smallest subnormal.
 
-    A gradient is a product of a share, of 1 / (number of rows) and of the gradient from above, in one order or another.
-    A product that is subnormal is rounded to a multiple of eta, so it is off by eta / 2, whatever its size; two of the
-    three may be stored where the reference keeps them.
+    A gradient is a product of an exponential, of 1 / (their sum), of 1 / (number of rows) and of the gradient from
+    above, in one order or another.  A product that is subnormal, and stored, is rounded to a multiple of eta: it is off
+    by eta / 2, whatever its size, and two of these may be stored that the reference keeps.
     """
     return np.asarray(bound + fmt.eta * (abs(exact) + bound < fmt.tiny) * (bound > 0))

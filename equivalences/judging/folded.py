@@ -1,14 +1,16 @@
 """A grant: the exponential as exp2 with the constant log2(e) folded in, which is what kernels for a GPU call exp.
 
-exp(x) is computed as exp2(x c), c = log2(e) rounded.  Product and constant are each off by u, so that the exponent, by
-its natural unit, is off by 2 u |x| before exp2 begins, and the exponential by that relative error: another condition
-than exp itself has, whose argument is exact.  x is a *shifted* logit here (by the row's maximum, or by log-sum-exp), or
-minus the size of one: it is at most log(largest number), 88.7 in float32, since the exponential of anything further
-below is no normal number.  So at most 2**-24 * 177 of it is granted.  Not granted is exp2(z c - m c), whose products
-are of the whole logits: their error is that of a common offset.
+exp(x) is computed as exp2(x c), c = log2(e) rounded: the product is off by u, and c by up to u (0.22 u in float32).
+So the exponent is off by their sum times |x|, in units of the natural logarithm, before exp2 begins, and the exponential
+by that relative error.  It is another condition than exp has, whose argument is exact.
+
+x is a *shifted* logit (by the row's maximum, or by log-sum-exp), or minus the size of one.  What is granted ends at
+|x| = log(largest number), 88.7 in float32, since the exponential of anything further below is no normal number: at most
+1.22 * 88.7 = 109 units of roundoff, in the tail of a row.  Not granted is exp2(z c - m c), whose products are of the
+whole logits: its error is that of a common offset.
 
 Each rule here is the registered one with that error beside it: `FOLDED` replaces them while a reference is followed.
-Source: NVIDIA PTX ISA, ex2.approx; CUDA C++ Programming Guide, intrinsics, __expf; Triton's exp and exp2 are the same.
+Sources: NVIDIA PTX ISA, ex2.approx; CUDA C++ Programming Guide, intrinsics, __expf; Triton compiles exp and exp2 so.
 """
 
 from __future__ import annotations
@@ -20,19 +22,28 @@ from typing import Any
 
 import numpy as np
 
+from equivalences.formats import Format
 from equivalences.model import Array
-from equivalences.rounding.arrays import fold, spread
+from equivalences.rounding.arrays import fold, held, spread
 from equivalences.rounding.call import RULES, Call, Rule
+from equivalences.rounding.rules.arithmetic import rounded
 from equivalences.rounding.rules.elementary import growth, logistic
 from equivalences.rounding.rules.reductions import Reduction
+from equivalences.rounding.rules.softmax import log_of_sum
 from equivalences.rounding.shadows import Shadow
 
-ROUNDINGS = 2.0  # of the exponent: the product and the constant
+LOG2_E = 1 / math.log(2)
+
+
+def _folded(fmt: Format) -> float:
+    """How far an exponent is off, relative to it: by the product, and by the constant as the format holds it."""
+    constant = abs(held(LOG2_E, fmt.dtype) - LOG2_E) / LOG2_E if fmt.precision < 53 else fmt.u
+    return fmt.u + constant
 
 
 def _lost(call: Call, exponent: Array) -> Array:
     """The relative error of an exponential of that exponent; beyond the largest, none is a normal number."""
-    return growth(ROUNDINGS * call.arithmetic.u * np.minimum(abs(exponent), math.log(call.arithmetic.max)))
+    return growth(_folded(call.arithmetic) * np.minimum(abs(exponent), math.log(call.arithmetic.max)))
 
 
 def _wider(found: Shadow, more: Array) -> Shadow:
@@ -63,10 +74,23 @@ def _logsumexp(call: Call, found: Shadow) -> Shadow:
 
 
 def _log_softmax_backward(call: Call, found: Shadow) -> Shadow:
-    """The share is made again from its logarithm."""
-    g, out = call.shadow(call.arguments["grad_output"]).v, call.shadow(call.arguments["output"]).v
-    total = abs(fold(np.add, spread(g, out.shape), call.arguments["dim"]))
-    return _wider(found, np.exp(out) * _lost(call, out) * total)
+    """A kernel that keeps the logits makes the shares again: exp2 of a shifted logit, over their sum.
+
+    The reference makes them of the logarithm that it has stored: the larger of both is granted.
+    """
+    g, out, dim = (
+        call.shadow(call.arguments["grad_output"]),
+        call.shadow(call.arguments["output"]).v,
+        call.arguments["dim"],
+    )
+    row = log_of_sum(call, Shadow(out, np.zeros_like(out)), dim, call.arithmetic)
+    lost = _lost(call, row.gap)
+    relative = row.exp_error + lost + row.sum_error + fold(np.add, row.share * lost, dim) + call.arithmetic.u
+    total, u = abs(fold(np.add, spread(g.v, out.shape), dim)), call.arithmetic.u
+    term = row.share * total
+    e = term * growth(relative) + u * (term + abs(found.v)) + 2 * call.arithmetic.eta
+    kept = rounded(call, found.v, e + g.e, underflow=False)
+    return Shadow(found.v, np.where(np.isfinite(kept.e), np.fmax(found.e, kept.e), found.e))
 
 
 def _exp(call: Call, found: Shadow) -> Shadow:
