@@ -1,8 +1,8 @@
 """A grant: the exponential as exp2 with the constant log2(e) folded in, which is what kernels for a GPU call exp.
 
 exp(x) is computed as exp2(x c), c = log2(e) rounded: the product is off by u, and c by up to u (0.22 u in float32).
-So the exponent is off by their sum times |x|, in units of the natural logarithm, before exp2 begins, and the exponential
-by that relative error.  It is another condition than exp has, whose argument is exact.
+So the exponent, by the natural logarithm, is off by their sum times |x| before exp2 begins, and the exponential by that
+relative error.  It is another condition than exp has, whose argument is exact.
 
 x is a *shifted* logit (by the row's maximum, or by log-sum-exp), or minus the size of one.  What is granted ends at
 |x| = log(largest number), 88.7 in float32, since the exponential of anything further below is no normal number: at most

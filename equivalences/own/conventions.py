@@ -19,8 +19,9 @@ from equivalences.judging import judge
 from equivalences.judging.contract import contract
 from equivalences.judging.facts import OUTSIDE, UNDECIDED
 from equivalences.model import Identity, Problem
+from equivalences.oracle import specification
 from equivalences.own.judged import Judged
-from equivalences.own.normalisers import divisor, has_mean, usual
+from equivalences.own.normalisers import divisor, has_mean
 from equivalences.running.execute import Place
 
 SEVERAL = 2  # problems that a convention must explain
@@ -30,10 +31,15 @@ SMALL = 4096  # numbers of such a problem, at most
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A number of a problem, read by a convention: the exact one of `problem`, times `factor`."""
+    """A number of a problem, read by a convention: the exact one of `problem`, times `factor`.
+
+    It is within the contract of that problem, or of `like`, times `room`, where PyTorch itself refuses it.
+    """
 
     problem: Problem
     factor: float = 1.0
+    like: Problem | None = None
+    room: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +51,17 @@ class Convention:
 
 
 def _mean_over(normaliser: str, problem: Problem) -> Reading | None:
+    """The sum, divided by something else."""
     if not has_mean(problem):
         return None
-    right, taken = divisor(problem, usual(problem)), divisor(problem, normaliser)
-    return Reading(problem, right / taken) if right and taken and right != taken else None
+    count = divisor(problem, normaliser)
+    return Reading(_with(problem, reduction="sum"), 1 / count if count else math.nan)
 
 
-def _not_reduced(mean: bool, problem: Problem) -> Reading | None:
-    """A sum for a mean, or a mean for a sum."""
-    count = divisor(problem, usual(problem))
-    if problem.items.get("reduction") != ("mean" if mean else "sum") or count in (0.0, 1.0):
-        return None
-    return Reading(problem, count if mean else 1 / count)
+def _reduced_by(mean: bool, problem: Problem) -> Reading | None:
+    """A mean for a sum, or a sum for a mean."""
+    right, taken = ("sum", "mean") if mean else ("mean", "sum")
+    return Reading(_with(problem, reduction=taken)) if problem.items.get("reduction") == right else None
 
 
 def _times(factor: float, problem: Problem) -> Reading | None:
@@ -78,7 +83,7 @@ def _shifted(by: int, problem: Problem) -> Reading | None:
 def _next_row(problem: Problem) -> Reading | None:
     """The label of the next row (the last row's is the first's)."""
     y = problem.items.get("y")
-    if y is None or len(y) < 2 or (np.roll(y, -1) == y).all():
+    if y is None:
         return None
     return Reading(_with(problem, y=np.roll(y, -1)))
 
@@ -86,9 +91,10 @@ def _next_row(problem: Problem) -> Reading | None:
 def _others_share(problem: Problem) -> Reading | None:
     """Smoothing shared among the K - 1 other classes: that of a K / (K - 1), among all."""
     alpha, shape = problem.items.get("label_smoothing"), np.shape(next(iter(problem.items.values())))
-    if not alpha or len(shape) < 2 or shape[1] < 2:
+    if alpha is None or len(shape) < 2 or shape[1] < 2:
         return None
-    return Reading(_with(problem, label_smoothing=alpha * shape[1] / (shape[1] - 1)))
+    more = shape[1] / (shape[1] - 1)  # each share is larger by this at most, and so is its error
+    return Reading(_with(problem, label_smoothing=alpha * more), like=problem, room=more)
 
 
 def _with(problem: Problem, **items: object) -> Problem:
@@ -100,8 +106,8 @@ CONVENTIONS = (
     Convention("divides by all rows, ignored ones too", partial(_mean_over, "rows")),
     Convention("divides by N C, rows times classes", partial(_mean_over, "numbers")),
     Convention("divides by the weights, not by the rows", partial(_mean_over, "weights")),
-    Convention("the sum, not the mean", partial(_not_reduced, True)),
-    Convention("the mean, not the sum", partial(_not_reduced, False)),
+    Convention("the sum, not the mean", partial(_reduced_by, False)),
+    Convention("the mean, not the sum", partial(_reduced_by, True)),
     Convention("in bits, by the logarithm to base 2", partial(_times, 1 / math.log(2))),
     Convention("times log 2, as if it were given in bits", partial(_times, math.log(2))),
     Convention("by the logarithm to base 10", partial(_times, 1 / math.log(10))),
@@ -154,12 +160,18 @@ class Reader:
     def _explains(self, reading: Reading, found: Judged, place: Place) -> bool:
         """Whether all numbers are within the contract of the exact ones, so read."""
         try:
-            bound = contract(self.identity, reading.problem, place)[found.quantity]
+            bound = contract(self.identity, reading.like or reading.problem, place)[found.quantity] * reading.room
             got = found.m.got / reading.factor
             if reading.factor != 1:  # one product, or quotient, more; and this quotient here
                 fmt = FORMATS[found.problem.format]
                 bound = bound + (fmt.u + FORMATS["float64"].u) * np.abs(got) + fmt.eta / abs(reading.factor)
-            fact, _, _ = judge.decide(self.identity, reading.problem, found.quantity, got, bound)
+            if reading.like:
+                said = specification.evaluate(self.identity, reading.problem)
+                by = found.quantity.removeprefix("gradient ")
+                ball = said.value if found.quantity == "value" else said.gradients[by]
+                fact = judge.facts(ball, got, bound)[0]
+            else:
+                fact = judge.decide(self.identity, reading.problem, found.quantity, got, bound)[0]
         except Exception:  # a problem that the oracle refuses
             return False
         return not np.isin(fact, (OUTSIDE, UNDECIDED)).any()

@@ -61,9 +61,14 @@ def seen(problem: Problem, layout: str, fails: bool) -> Seen:
 
 def likely(every: Sequence[Seen]) -> tuple[str, ...]:
     """The likely mistakes, one line each."""
-    if not any(each.fails for each in every):
+    if sum(each.fails for each in every) < ENOUGH:
         return ()
     return (*_sizes(every), *_features(every), *_layouts(every))
+
+
+def _mostly(some: Sequence[Seen]) -> bool:
+    """Whether at least half of them fail: else what they have in common is not why."""
+    return 2 * sum(each.fails for each in some) >= len(some)
 
 
 def _sizes(every: Sequence[Seen]) -> Iterator[str]:
@@ -71,17 +76,16 @@ def _sizes(every: Sequence[Seen]) -> Iterator[str]:
     for what, size in sizes.items():
         first = min(size(each) for each in every if each.fails)
         below = {size(each) for each in every if size(each) < first}  # none of them fails
-        if len(below) >= ENOUGH and max(below) > 1:
+        if len(below) >= ENOUGH and _mostly([each for each in every if size(each) >= first]):
             yield f"wrong only beyond {max(below):,} {what}: right up to there, wrong first at {first:,}"
 
 
 def _features(every: Sequence[Seen]) -> Iterator[str]:
     for name, line in FEATURES.items():
-        without = [each for each in every if name not in each.features]
-        if name == "late":  # among problems that have several blocks
-            without = [each for each in without if each.classes > 128]
-        fails = [each for each in every if each.fails]
-        if len(without) >= ENOUGH and all(name in each.features for each in fails):
+        alike = [each for each in every if name != "late" or each.classes > 128]  # of several blocks
+        having = [each for each in alike if name in each.features]
+        alone = all(name in each.features for each in every if each.fails)
+        if alone and len(alike) - len(having) >= ENOUGH and _mostly(having):
             yield line
 
 

@@ -152,6 +152,7 @@ def said(found: Sequence[Beyond], total: int) -> str:
     worst = max(found, key=lambda each: (each.quantity == "value", each.off, each.ratio))
     far = "without end (inf or nan)" if worst.off == np.inf else _share(worst.off)
     where = f"{worst.format} {kind_of(worst.quantity)}, {place(worst.region)}"
+    far += f" ({times(worst.ratio)} times the contract)"
     return f"another function, off {far} at {where}; {count:,} of {total:,} numbers"
 
 

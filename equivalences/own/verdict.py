@@ -121,13 +121,12 @@ class Judge:
             return sentence
         place = Place(layout, self.device)
         for quantity, name in surviving(self.readers):
-            reading, meant = read(name, asked.problem), asked
-            if quantity == "value" and reading.factor != 1:
-                meant = asked.times(reading.factor)
-            elif quantity == "value" and (given := formulas.plainly(self.case.identity, reading.problem, place)):
-                meant = replace(asked, possible=(given,))
-            if not meant.differs(run):
-                return ""
+            reading = read(name, asked.problem)
+            given = formulas.plainly(self.case.identity, reading.problem, place)
+            if quantity == "value" and given:
+                right = () if reading.problem is not asked.problem else asked.possible
+                if not replace(asked, possible=(given, *right)).times(reading.factor).differs(run):
+                    return ""
         for name, liked in self.liked.items():
             given = formulas.plainly(liked, asked.problem, place)
             if given and not asked.as_undefined(given).differs(run):
@@ -255,10 +254,13 @@ class Judge:
 
     def _declared(self, problem: Problem, name: str, got: Array, bound: Array) -> Array:
         """The contract with what is declared: another format of the result, subnormal results that are 0."""
-        fmt = FORMATS[self.expected.format(problem.format) if name == "value" else problem.format]
-        if fmt.precision < FORMATS[problem.format].precision:  # one rounding more
-            bound = bound + fmt.u * np.abs(got) + fmt.eta / 2
-        return np.where(got == 0, np.fmax(bound, fmt.tiny), bound) if self.bounds.flushes_subnormals else bound
+        result, own = (FORMATS[each] for each in (self.expected.format(problem.format), problem.format))
+        if result.precision < own.precision:  # the value is rounded once more, and so is the gradient from above
+            bound = bound + result.u * (np.abs(got) + bound) + (result.eta / 2 if name == "value" else 0.0)
+        if not self.bounds.flushes_subnormals:
+            return bound
+        smallest = result.tiny if name == "value" else own.tiny
+        return np.where(got == 0, bound + smallest, bound)  # what was within the bound, and below the smallest
 
     def _as_liked(self, trial: Trial, name: str, got: Array, bound: Array) -> tuple[Array, dict[str, Array]]:
         """The contract with those of formulas, where it is not kept; formula -> the numbers that need it."""
@@ -301,7 +303,8 @@ class Judge:
         self, trial: Trial, run: Outcome, quantity: str, ball: Enclosure, got: Array, beyond: Array, fact: Array
     ) -> tuple[Array, tuple[str, ...]]:
         try:
-            return self.conduct.call(lambda: known.excused(trial, run, quantity, ball, got, beyond, fact))
+            rules = tuple(OWN.as_is.items())
+            return self.conduct.call(lambda: known.excused(trial, run, quantity, ball, got, beyond, fact, rules))
         except Failed:  # it runs in another way each time
             return np.where(beyond, OUTSIDE, fact), ()
 
