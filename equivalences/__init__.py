@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from equivalences.own.audit import audit
     from equivalences.own.check import check
+    from equivalences.own.limits import Limits
 
     __version__: str
 
-__all__ = ["__version__", "audit", "check"]
+__all__ = ["Limits", "__version__", "audit", "check"]
 
 
 def __getattr__(name: str) -> Any:
-    """`check` and `audit`, imported when they are first asked for: torch takes seconds to load."""
+    """`check`, `audit` and `Limits`, imported when they are first asked for: torch takes seconds to load."""
     if name == "audit":
         from equivalences.own.audit import audit
 
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from equivalences.own.check import check
 
         return check
+    if name == "Limits":
+        from equivalences.own.limits import Limits
+
+        return Limits
     if name == "__version__":
         from importlib import metadata
 

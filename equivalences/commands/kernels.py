@@ -52,7 +52,7 @@ def run(asked: Any, console: Console) -> int:
     console.print(f"{len(shown)} kernels, {len(missed)} of them not judged as they are")
     if asked.docs:
         with files.destination(asked.docs) as file:
-            file.write(report.page(shown, environment.summary()))
+            file.text(report.page(shown, environment.summary()))
     return FAILED if missed else 0
 
 
@@ -66,13 +66,8 @@ def _shown(kernel: Any, formats: list[str], examples: int) -> Any:
         kernel.build()
     except ImportError:
         return None
-    right = {
-        fmt: check(
-            kernel.build(), kernel.of, formats=(fmt,), name=kernel.name, examples=examples,
-            **({"stop": True} if kernel.wrong else {}), **kernel.said,
-        ).ok
-        for fmt in formats
-    }  # fmt: skip
+    asked: dict[str, Any] = {"name": kernel.name, "examples": examples, "stop": bool(kernel.wrong), **kernel.said}
+    right = {fmt: check(kernel.build(), kernel.of, formats=(fmt,), **asked).ok for fmt in formats}
     verdicts = {
         judge.name: {fmt: said for fmt in formats if (said := public.accepts(judge, kernel, fmt)) is not None}
         for judge in public.JUDGES

@@ -26,9 +26,10 @@ class Fact(IntEnum):
     UNDECIDED = 3  # the exact value is not known sharply enough, at the highest precision
     EXCUSED = 4  # beyond the bound, and what a known defect of PyTorch gives
     UNKNOWN = 5  # nobody knows the bound: the code cannot be followed
+    OTHER = 6  # within the bound, but what the code computes is another function, without any rounding
 
 
-INSIDE, OUTSIDE, UNBOUNDED, UNDECIDED, EXCUSED, UNKNOWN = Fact
+INSIDE, OUTSIDE, UNBOUNDED, UNDECIDED, EXCUSED, UNKNOWN, OTHER = Fact
 
 # The gate's words for the fact about a form's own bound, and which of them fail.
 GATE = {
@@ -46,7 +47,7 @@ class Verdict(IntEnum):
     UNSTABLE = 3  # beyond the contract, within what rounding can do to this formulation
     UNBOUNDED = 4  # beyond the contract, and its own arithmetic has no bound
     OUTSIDE = 5  # beyond the contract, and nothing more can be known: the code cannot be followed
-    WRONG = 6  # beyond the contract, and beyond what rounding can do to this formulation
+    WRONG = 6  # beyond the contract, and beyond what rounding can do to this formulation, or another function at all
 
 
 WORDS = {
@@ -56,7 +57,7 @@ WORDS = {
 
 _BEYOND = {  # the contract: what the code's own bound makes of it
     INSIDE: Verdict.UNSTABLE, OUTSIDE: Verdict.WRONG, UNBOUNDED: Verdict.UNBOUNDED, UNDECIDED: Verdict.WRONG,
-    EXCUSED: Verdict.KNOWN, UNKNOWN: Verdict.OUTSIDE,
+    EXCUSED: Verdict.KNOWN, UNKNOWN: Verdict.OUTSIDE, OTHER: Verdict.WRONG,
 }  # fmt: skip
 
 # contract -> own -> the word of `check`.
@@ -65,7 +66,7 @@ CHECK: Mapping[Fact, Mapping[Fact, Verdict]] = {
     OUTSIDE: _BEYOND,
     UNBOUNDED: {
         INSIDE: Verdict.RIGHT, OUTSIDE: Verdict.WRONG, UNBOUNDED: Verdict.FREE, UNDECIDED: Verdict.FREE,
-        EXCUSED: Verdict.KNOWN, UNKNOWN: Verdict.FREE,
+        EXCUSED: Verdict.KNOWN, UNKNOWN: Verdict.FREE, OTHER: Verdict.WRONG,
     },
     UNDECIDED: _BEYOND,
 }  # fmt: skip

@@ -14,8 +14,11 @@ from equivalences.judging.facts import EXCUSED, OUTSIDE
 from equivalences.judging.trial import Trial
 from equivalences.model import Array
 from equivalences.oracle.enclosure import Enclosure
+from equivalences.rounding import Rule
 from equivalences.running.execute import Follow, Outcome, run
 from equivalences.running.forms import reached
+
+Rules = tuple[tuple[str, Rule], ...]
 
 
 def existing(fmt: str, device: str, mode: str) -> list[KnownDefect]:
@@ -37,20 +40,28 @@ def concerns(defect: KnownDefect, followed: Outcome) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _as_is(trial: Trial, defects: tuple[KnownDefect, ...]) -> Outcome:
-    """A form followed by what known defects, one an operation, say that the kernels really do."""
-    follow = Follow({defect.operation: defect.as_is for defect in defects}, outside=True)  # as its own run may be
+def _as_is(trial: Trial, defects: tuple[KnownDefect, ...], rules: Rules) -> Outcome:
+    """A form followed by `rules`, and by what known defects, one an operation, say that the kernels really do."""
+    own = {**dict(rules), **{defect.operation: defect.as_is for defect in defects}}
+    follow = Follow(own, outside=True)  # as its own run may be
     return run(trial.identity, trial.form, trial.problem, trial.place, follow=follow)
 
 
 def excused(
-    trial: Trial, followed: Outcome, quantity: str, ball: Enclosure, got: Array, beyond: Array, fact: Array
+    trial: Trial,
+    followed: Outcome,
+    quantity: str,
+    ball: Enclosure,
+    got: Array,
+    beyond: Array,
+    fact: Array,
+    rules: Rules = (),
 ) -> tuple[Array, tuple[str, ...]]:
     """Numbers `beyond` a bound, judged again by what known defects say that the kernels really do.
 
     Returns the facts, EXCUSED where a defect explains a number and OUTSIDE where none does, and the names of the
     defects met.  A defect is met if it explains a number that those before it do not; what none explains alone is held
-    against one defect of every operation together.  `followed` is the form's own run.
+    against one defect of every operation together.  `followed` is the form's own run, by `rules` beside the usual.
     """
     possible: dict[str, list[KnownDefect]] = {}
     for defect in existing(trial.problem.format, trial.place.device, trial.place.mode) if beyond.any() else ():
@@ -62,7 +73,7 @@ def excused(
     for some in (*alone, *together):
         if not left.any():
             break
-        really = _as_is(trial, some)
+        really = _as_is(trial, some, rules)
         bound = really.bound[quantity]
         with np.errstate(invalid="ignore"):  # inf - inf
             moved = really.exact[quantity] - followed.exact[quantity]  # by what the kernel is known to give

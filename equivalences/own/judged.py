@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from equivalences.formats import FORMATS
-from equivalences.judging.facts import UNKNOWN, Verdict, check_words
+from equivalences.judging.facts import UNKNOWN, WORDS, Verdict, check_words
 from equivalences.judging.judge import Measurement
 from equivalences.judging.plan import is_large
-from equivalences.judging.tally import MIXED
+from equivalences.judging.tally import MIXED, one_region
 from equivalences.model import Array, Problem
+from equivalences.own import severity
+from equivalences.own.severity import Beyond, Severity
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A measurement, the `Verdict` on each of its numbers, and with how many threads it ran."""
+    """A measurement, the `Verdict` on each of its numbers, and with how many threads it ran.
+
+    other   where what the code computes, without any rounding, is surely another function (None: nowhere).
+    needed  formula -> the numbers that are within its contract, and beyond all those before it.
+    strict  the contract without formulas, where there are some.
+    """
 
     m: Measurement
     threads: int
+    other: Array | None = None
+    needed: Mapping[str, Array] = field(default_factory=dict)
+    strict: Array | None = None
 
     @property
     def problem(self) -> Problem:
@@ -41,6 +52,41 @@ class Judged:
     def ratio(self) -> Array:
         """error / contract."""
         return self.m.contract_ratio
+
+    @cached_property
+    def strict_ratio(self) -> Array:
+        """error / contract without formulas."""
+        bound = self.m.contract.bound if self.strict is None else self.strict
+        with np.errstate(all="ignore"):
+            return np.nan_to_num(np.where(self.m.error == 0, 0.0, self.m.error / bound), nan=np.inf)
+
+    @cached_property
+    def severity(self) -> Array:
+        """How grave each number is: values of `Severity`."""
+        other = np.zeros(self.verdict.shape, dtype=bool) if self.other is None else self.other
+        return severity.of_numbers(self.m, self.verdict, other)
+
+    @property
+    def fails(self) -> bool:
+        """Whether any number is beyond the contract, unless a known defect explains it."""
+        return bool((self.verdict >= Verdict.UNSTABLE).any())
+
+    def beyond(self, case: str) -> Iterator[Beyond]:
+        """What is beyond the contract, by region, verdict and severity."""
+        if not self.fails:
+            return
+        m, off = self.m, severity.how_far(self.m)
+        with np.errstate(divide="ignore"):
+            digits = np.maximum(0.0, -np.log10(severity.relative(m)))
+        for region, here in one_region(m):
+            kinds = np.stack((self.verdict, self.severity), -1)[here.reshape(m.got.shape)]
+            for verdict, grave in np.unique(kinds[kinds[:, 0] >= Verdict.UNSTABLE], axis=0).tolist():
+                which = here.reshape(m.got.shape) & (self.verdict == verdict) & (self.severity == grave)
+                yield Beyond(
+                    case, self.problem.format, m.layout, self.quantity, region, WORDS[Verdict(verdict)],
+                    Severity(grave), int(which.sum()), float(self.ratio[which].max()), float(digits[which].min()),
+                    float(off[which].max()),
+                )  # fmt: skip
 
     @cached_property
     def region(self) -> Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ from equivalences.model import Array, Form, Identity, Problem
 from equivalences.own import state
 from equivalences.own.audit import Watch
 from equivalences.own.conduct import Conduct, Failed, said
+from equivalences.rounding import RULES, Call, Rule
 from equivalences.running import execute
-from equivalences.running.execute import FOLLOW, Bench, Follow, Outcome, Place, canonicals, prepare
+from equivalences.running.execute import Bench, Follow, Outcome, Place, canonicals, prepare
 from equivalences.running.forms import function
 
 
@@ -25,27 +28,38 @@ class Ran:
     """What one problem gave: quantity -> numbers in canonical axes, and what else was met, kind -> what it did.
 
     `without` is the value under torch.no_grad() if it differs: not wrong for that, it may come from another kernel.
-    `limits` is what it cannot do, kind -> sentence, and what its user need not ask for.
+    `limits` is what it cannot do, kind -> sentence, and what its user need not ask for.  `second` is what a second call
+    on the same input gave, if that is another thing.
     """
 
     got: Mapping[str, Array]
     incidents: Mapping[str, Failed]
     without: Array | None = None
     limits: Mapping[str, Failed] = field(default_factory=dict)
+    second: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a result must be like, beside its numbers: its format ("": that of the logits), the same in every run.
+    """What a result must be like, beside its numbers: its format, and the same in every run.
 
-    no_grad  there must be one under torch.no_grad() as well (an identity may be about a gradient).
-    once     only its numbers are wanted, of one run.
+    formats       format of the logits -> that of the result (of others: their own).
+    no_grad       there must be one under torch.no_grad() as well (an identity may be about a gradient).
+    once          only its numbers are wanted, of one run.
+    in_place      it may overwrite its first input.
+    one_backward  a second backward pass is not asked for.
     """
 
-    format: str = ""
+    formats: Mapping[str, str] = field(default_factory=dict)
     deterministic: bool = True
     no_grad: bool = True
     once: bool = False
+    in_place: bool = False
+    one_backward: bool = False
+
+    def format(self, fmt: str) -> str:
+        """The format of a result for logits of that format."""
+        return self.formats.get(fmt, fmt)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +100,12 @@ def ran(
     met: dict[str, Failed] = {}
     limits: dict[str, Failed] = {}
     first: dict[str, Tensor] = {}
+    second: dict[str, Tensor] = {}
     without: Tensor | None = None
     try:
         first = _once(run, met)
         if not expected.once and (expected.deterministic or identity.wrt):
-            _again(run, first, met, limits)
+            second = _again(run, first, met, limits)
         if not expected.once and expected.deterministic and identity.wrt:
             without = _without_gradients(run, met)
     except Failed as failed:
@@ -98,15 +113,21 @@ def ran(
     changed = run.conduct.taken() - ({state.SEED} if "seed" in problem.items else set())  # that is what it is for
     if changed:
         met["state"] = Failed("state", f"it changes {', '.join(sorted(changed))}, for all that runs after it")
-    got = canonicals(identity, problem, place.layout, first)
+    numbers = partial(canonicals, identity, problem, place.layout)
     if without is None or _same(without, first["value"]):
-        return Ran(got, met, None, limits)
-    return Ran(got, met, canonicals(identity, problem, place.layout, {"value": without})["value"], limits)
+        return Ran(numbers(first), met, None, limits, numbers(second))
+    return Ran(numbers(first), met, numbers({"value": without})["value"], limits, numbers(second))
 
 
-def _again(run: _Run, first: Mapping[str, Tensor], met: dict[str, Failed], limits: dict[str, Failed]) -> None:
-    """A second run must give the same; its gradient is asked for in another way, as far as it can be."""
-    for way in (RETAINED, GRAD, BACKWARD):
+def _again(
+    run: _Run, first: Mapping[str, Tensor], met: dict[str, Failed], limits: dict[str, Failed]
+) -> dict[str, Tensor]:
+    """A second run must give the same; its gradient is asked for in another way, as far as it can be.
+
+    Returns what it gave, if that is another thing.
+    """
+    ways = (BACKWARD,) if run.expected.one_backward else (RETAINED, GRAD, BACKWARD)
+    for way in ways:
         try:
             again = _once(run, met, way=way)
             break
@@ -118,17 +139,18 @@ def _again(run: _Run, first: Mapping[str, Tensor], met: dict[str, Failed], limit
             limits.pop("second backward", None)
             limits[kind] = Failed(kind, f"{way} {failed.sentence.removeprefix('the backward pass ')}", failed.at)
     if not run.expected.deterministic:
-        return
+        return {}
     differ = [name for name, tensor in first.items() if not _same(tensor, again[name])]
     if differ and "value" not in differ and way != BACKWARD:
         plainly = _once(run, {}, way=BACKWARD)
         if all(_same(first[name], plainly[name]) for name in differ):
             kind = "second backward" if way == RETAINED else "autograd.grad"
             met.setdefault(kind, Failed(kind, f"{way} gives another {differ[0]} than {BACKWARD}"))
-            return
+            return {}
     for name in differ:
         kind = "not deterministic"
         met.setdefault(kind, Failed(kind, f"two runs on the same input differ in the {name}"))
+    return again if differ else {}
 
 
 def _without_gradients(run: _Run, met: dict[str, Failed]) -> Tensor | None:
@@ -164,7 +186,7 @@ def _once(run: _Run, met: dict[str, Failed], way: str = BACKWARD) -> dict[str, T
     value = _plain_tensor(run, run.conduct.call(lambda: call(**items)), like.dtype)
     if tuple(value.shape) != tuple(like.shape):  # a result has that of its upstream gradient
         raise Failed("shape", f"the result has shape {tuple(value.shape)}, expected {tuple(like.shape)}")
-    wanted = formats.FORMATS[expected.format or run.problem.format].dtype
+    wanted = formats.FORMATS[expected.format(run.problem.format)].dtype
     if like.is_floating_point() and value.dtype != wanted:
         sentence = f"the result for {run.problem.format} is {_name(value.dtype)}, expected {_name(wanted)}"
         met["dtype"] = Failed("dtype", sentence)
@@ -173,8 +195,9 @@ def _once(run: _Run, met: dict[str, Failed], way: str = BACKWARD) -> dict[str, T
         if not value.requires_grad:
             raise Failed("no gradient", "the result is detached: no gradient reaches the input")
         results |= _gradients(run, value, bench.leaves, like.to(value.dtype), way, met)
+    overwritten = {next(iter(items))} if expected.in_place else set()
     for name, item in before.items():
-        if name not in written and not _unchanged(items[name], item):
+        if name not in written | overwritten and not _unchanged(items[name], item):
             met["in place"] = Failed("in place", f"its input {name} was modified in place")
     return results
 
@@ -272,8 +295,17 @@ class Insides:
     opaque: str = ""
 
 
+def _without_threshold(rule: Rule, call: Call) -> Any:
+    return rule(call.like(call.name, {**call.arguments, "threshold": inf}, call.out))
+
+
+# What an operation is documented to do instead of its function is no rounding: it does not excuse who calls it.
+DOCUMENTED = {name: partial(_without_threshold, RULES[name]) for name in ("softplus", "softplus_backward")}
+OWN = Follow(DOCUMENTED)
+
+
 def followed(
-    conduct: Conduct, identity: Identity, form: Form, problem: Problem, place: Place, follow: Follow = FOLLOW
+    conduct: Conduct, identity: Identity, form: Form, problem: Problem, place: Place, follow: Follow = OWN
 ) -> Outcome:
     """One run under the error analysis (see `execute.run`); code that compiles inside runs as it was written.
 

@@ -20,9 +20,15 @@ import torch.nn.functional as F
 from equivalences.findings import outcomes
 from equivalences.findings.model import Gives, SpecialValue
 from equivalences.findings.special_values import SPECIAL_VALUES, masks
+from equivalences.formats import FORMATS
 from equivalences.model import Array, Problem
+from equivalences.own.limits import Limits
 from equivalences.own.losses import Case
+from equivalences.own.normalisers import divisor, has_mean, usual
 from equivalences.own.run import Ran
+from equivalences.rounding.arrays import as_array, as_tensor
+
+NO_LIMITS = Limits()
 
 TARGETS: dict[str, Callable[[Array], bool]] = {
     "index_targets": lambda t: t.dtype.kind == "i",
@@ -54,19 +60,88 @@ class Asked:
         right = outcomes.shown(replace(self.possible[0], dtype=fmt))
         return f"{self.entry.name}: {said}, expected {right} ({self.entry.why})"
 
+    def times(self, factor: float) -> Asked:
+        """The same by a convention that multiplies the value and its gradient."""
+        fmt = self.problem.format
+        return replace(self, possible=tuple(_stored(_scaled(each, factor), fmt) for each in self.possible))
+
+    def as_undefined(self, given: Gives) -> Asked:
+        """The same by a formula: what it gives is right too wherever that is nan or infinite."""
+        return replace(self, possible=tuple(_undefined(each, given) for each in self.possible))
+
     def _other(self, got: Gives) -> str:
         possible = [each if got.gradient is not None else replace(each, gradient=None) for each in self.possible]
         found = [outcomes.differs(got, each, self.problem.format, self.entry.rows) for each in possible]
         return found[0] if all(found) else ""
 
 
+def _scaled(outcome: Gives, factor: float) -> Gives:
+    gradient = None if outcome.gradient is None else np.multiply(outcome.gradient, factor, dtype=float)
+    return replace(outcome, value=np.multiply(outcome.value, factor, dtype=float), gradient=gradient)
+
+
+def _stored(outcome: Gives, fmt: str) -> Gives:
+    """The outcome as a format holds it."""
+
+    def part(numbers: Any) -> Any:
+        return (
+            None if numbers is None else as_array(as_tensor(np.asarray(numbers, float)).to(FORMATS[fmt].dtype).double())
+        )
+
+    return replace(outcome, value=part(outcome.value), gradient=part(outcome.gradient))
+
+
+def _same(a: Gives, b: Gives) -> bool:
+    return all(
+        np.array_equal(np.asarray(x, float), np.asarray(y, float), equal_nan=True)
+        for x, y in ((a.value, b.value), (a.gradient, b.gradient))
+    )
+
+
+def _undefined(outcome: Gives, given: Gives) -> Gives:
+    def part(right: Any, mine: Any) -> Any:
+        right, mine = (None if each is None else np.asarray(each, float) for each in (right, mine))
+        if right is None or mine is None or right.shape != mine.shape:
+            return right
+        return np.where(np.isfinite(mine), right, mine)
+
+    return replace(outcome, value=part(outcome.value, given.value), gradient=part(outcome.gradient, given.gradient))
+
+
 def asked(
-    case: Case, fmt: str, mode: str, shape: tuple[int, ...] | None = None, many_classes: bool = True
+    case: Case,
+    fmt: str,
+    mode: str,
+    shape: tuple[int, ...] | None = None,
+    many_classes: bool = True,
+    limits: Limits = NO_LIMITS,
 ) -> Iterator[Asked]:
     """What a case is asked for in a format; in code that is compiled PyTorch may do something else.
 
-    Without `many_classes` no entry has more of them than the edge problems.
+    Without `many_classes` no entry has more of them than the edge problems.  Of `limits`, what is declared of a mean.
     """
+    for each in _asked(case, fmt, mode, shape, many_classes):
+        possible = _declared_mean(each, limits)
+        if possible:
+            yield replace(each, possible=possible)
+
+
+def _declared_mean(each: Asked, limits: Limits) -> tuple[Gives, ...]:
+    """The possible outcomes of an entry with another mean than PyTorch's (none where no format holds them)."""
+    problem, possible = each.problem, each.possible
+    if limits.normaliser and has_mean(problem):
+        right, taken = divisor(problem, usual(problem)), divisor(problem, limits.normaliser)
+        zero = Gives(0.0 if taken else np.nan, None if taken == 0 else np.zeros_like(problem["z"]))
+        possible = tuple(_scaled(one, right / taken) for one in possible) if right and taken else (zero,)
+        stored = [_stored(one, problem.format) for one in possible]
+        possible = tuple(one for one, held in zip(possible, stored, strict=True) if _same(one, held))
+    if (value := limits.gives(problem)) is not None:
+        gradients = [np.zeros_like(problem["z"]), *(one.gradient for one in possible)]
+        possible = tuple(Gives(value, gradient) for gradient in gradients[: 1 if value == 0 else None])
+    return possible
+
+
+def _asked(case: Case, fmt: str, mode: str, shape: tuple[int, ...] | None, many_classes: bool) -> Iterator[Asked]:
     name, axes = next(iter(case.identity.domain.axes.items()), ("", ""))
     if axes not in ("R", "RC"):  # no row of logits: no entry is about it
         return

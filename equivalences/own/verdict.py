@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import torch
 
 from equivalences.devices import threads
-from equivalences.formats import FORMATS, ulp
+from equivalences.formats import FORMATS
 from equivalences.judging import judge, known
 from equivalences.judging.contract import contract
-from equivalences.judging.facts import EXCUSED, OUTSIDE, WORDS, Verdict, check_counts
+from equivalences.judging.facts import INSIDE, OTHER, OUTSIDE, UNBOUNDED, Verdict, check_counts
 from equivalences.judging.tally import MIXED, Tally, one_region
 from equivalences.judging.trial import Trial
-from equivalences.model import Array, Form, Problem
+from equivalences.model import Array, Form, Identity, Problem
 from equivalences.oracle.enclosure import Enclosure
-from equivalences.own import audit
+from equivalences.own import formulas, mistakes, severity
 from equivalences.own.conduct import Conduct, Failed
-from equivalences.own.judged import Judged, focus, plainness
+from equivalences.own.conventions import Reader, read, surviving
+from equivalences.own.headline import Needed, Recognised
+from equivalences.own.judged import Judged, plainness
+from equivalences.own.limits import Limits
 from equivalences.own.losses import PLAIN, Case
+from equivalences.own.mistakes import Seen
+from equivalences.own.narrow import NARROWER, Digits
 from equivalences.own.problems import Todo
-from equivalences.own.report import Cell, Example, Incident
-from equivalences.own.run import Expected, Insides, Ran, followed, insides, ran
+from equivalences.own.report import Cell, Incident
+from equivalences.own.run import OWN, Expected, Insides, Ran, followed, insides, ran
+from equivalences.own.severity import Beyond, Severity, together
 from equivalences.own.special import Asked
 from equivalences.report import failure, snippet
-from equivalences.report.shrink import shrunk
-from equivalences.running.execute import FOLLOW, Follow, Outcome, Place
+from equivalences.running.execute import Follow, Outcome, Place
 from equivalences.running.layouts import applies
 
-ATTEMPTS = 40  # at a smaller problem for an example
-NUMBERS = 2**18  # in all of them: a batch of many rows has few attempts
-SECONDS = 5.0  # for all of them: code that is compiled for every shape has few attempts
-GRAVE = 1 / 2  # of the error/contract that a smaller problem must keep
+SECOND = "right in the first call and wrong in the second: something is kept from call to call"
 
 
 @dataclass(eq=False)
@@ -50,6 +51,9 @@ class Judge:
     shrinks: bool
     mode: str  # whose order of sums the bounds are for
     conduct: Conduct = field(default_factory=Conduct)
+    bounds: Limits = field(default_factory=Limits)  # what its author declares
+    liked: Mapping[str, Identity] = field(default_factory=dict)  # formulas that it may be as good as
+    probe: Todo | None = None  # the problem on which it is seen whether it can be followed
     insides: Insides | None = None
     tallies: dict[str, Tally] = field(default_factory=dict)  # by format
     worst: dict[tuple[Verdict, str], Judged] = field(default_factory=dict)
@@ -57,6 +61,12 @@ class Judge:
     incidents: dict[tuple[str, str], Incident] = field(default_factory=dict)  # by kind, and by special value
     limits: dict[tuple[str, str], Incident] = field(default_factory=dict)  # what it cannot do, and need not
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)  # of the problems that the incidents show
+    met: dict[tuple[str, ...], Beyond] = field(default_factory=dict)  # what is beyond the contract, by where it is
+    needs: dict[str, Needed] = field(default_factory=dict)  # formulas whose contract was needed
+    readers: dict[str, Reader] = field(default_factory=dict)  # by quantity
+    digits: dict[str, Digits] = field(default_factory=dict)  # by format
+    seen: list[Seen] = field(default_factory=list)
+    second: bool = False  # whether a second call was wrong, and the first right
 
     @property
     def defects(self) -> dict[str, int]:
@@ -71,6 +81,15 @@ class Judge:
     def opaque(self) -> str:
         return self.insides.opaque if self.insides else ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether anything has failed so far."""
+        return bool(self.met or self.incidents)
+
+    def refuses(self, problem: Problem) -> str:
+        """Why a problem is not asked, by what is declared ("": it is)."""
+        return self.bounds.refuses(problem, self.case.identity.domain.axes)
+
     def add(self, todo: Todo) -> None:
         """Judges one problem, run as it is to be run."""
         with threads(todo.threads or torch.get_num_threads()):
@@ -82,54 +101,102 @@ class Judge:
         every = (layout for layout in judge.layouts(identity) if layout in PLAIN)
         layout = next((each for each in every if applies(identity, problem, each)), "")
         if layout:
-            run = self._ran(problem, layout)
+            run = self.ran(problem, layout)
             known = any((kind, "") in self.incidents for kind in run.incidents if kind != "raised")
-            if (run.got or not known) and (sentence := asked.differs(run)):  # else it never gives what can be judged
-                entry = asked.entry
+            if (run.got or not known) and (sentence := self._differs(asked, run, layout)):
+                entry = asked.entry  # else it never gives what can be judged
                 name = entry.why if entry.rows else entry.name  # of many rows: one incident for each reason
                 raised = None if run.got else run.incidents.get("raised")
                 if raised and raised.at and raised.at == self._raised_at():
                     self._met(raised, problem, layout)  # as it does without a special value
                 else:  # what one line raises is said once
                     failed = Failed("special value", sentence, raised.at if raised else "")
-                    self._met(failed, problem, layout, failed.at or name)
+                    self._met(failed, problem, layout, failed.at or name, special=entry.name)
         return bool(layout)
+
+    def _differs(self, asked: Asked, run: Ran, layout: str) -> str:
+        """How a special value differs from what is right, by every convention and formula that may be meant."""
+        sentence = asked.differs(run)
+        if not sentence or not run.got:
+            return sentence
+        place = Place(layout, self.device)
+        for quantity, name in surviving(self.readers):
+            reading = read(name, asked.problem)
+            given = formulas.plainly(self.case.identity, reading.problem, place)
+            if quantity == "value" and given:
+                right = () if reading.problem is not asked.problem else asked.possible
+                if not replace(asked, possible=(given, *right)).times(reading.factor).differs(run):
+                    return ""
+        for name, liked in self.liked.items():
+            given = formulas.plainly(liked, asked.problem, place)
+            if given and not asked.as_undefined(given).differs(run):
+                self.needs[name] = replace(self._need(name), special=self._need(name).special + 1)
+                return ""
+        return sentence
+
+    def _need(self, name: str) -> Needed:
+        return self.needs.get(name, Needed(name, 0, 0.0, ""))
 
     def _raised_at(self) -> str:
         met = self.incidents.get(("raised", ""))
         return met.at if met else ""
 
-    def _ran(self, problem: Problem, layout: str, expected: Expected | None = None) -> Ran:
-        how = self.expected if expected is None else expected
+    def ran(self, problem: Problem, layout: str, expected: Expected | None = None) -> Ran:
+        """One run, as its user would run it."""
+        how = self.expected if expected is None else replace(expected, formats=self.expected.formats)
         return ran(self.case.identity, self.form, problem, Place(layout, self.device), how, self.conduct)
 
     def _add(self, problem: Problem, layout: str) -> None:
-        identity = self.case.identity
-        run = self._ran(problem, layout)
+        identity, place = self.case.identity, Place(layout, self.device, self.mode)
+        run = self.ran(problem, layout)
         if self.insides is None and not self.conduct.hung:
             # Not before it has run as its user runs it: code that it compiles is compiled by then.
-            self.insides = insides(self.conduct, identity, self.followed, problem, Place(layout, self.device))
+            probe = self.probe or Todo(problem, layout)
+            where = Place(probe.layout, self.device)
+            self.insides = insides(self.conduct, identity, self.followed, probe.problem, where)
         for failed in run.incidents.values():
             self._met(failed, problem, layout)
         for failed in run.limits.values():
             self._met(failed, problem, layout, into=self.limits)
-        every = tuple(self._judged(problem, layout, run.got))
+        every = tuple(self.judged(problem, layout, run.got))
         if run.without is not None:
             self._without_gradients(next(found for found in every if found.quantity == "value"), run.without)
+        if run.second and not any(found.fails for found in every):
+            self.second |= any(again.fails for again in self.judged(problem, layout, run.second))
         tally = self.tallies.setdefault(problem.format, Tally(identity, problem.format))
+        narrower = list(NARROWER.get(problem.format, ()))
         for found in every:
             tally.count(found.m, one_region)
-            place, fails = (found.quantity, layout), bool((found.verdict >= Verdict.UNSTABLE).any())
-            self.places[place] = self.places.get(place, False) or fails
-            for verdict in Verdict:
-                if verdict >= Verdict.UNSTABLE and (found.verdict == verdict).any():
-                    best = self.worst.get((verdict, found.quantity))
-                    if best is None or plainness(found, verdict) < plainness(best, verdict):
-                        self.worst[verdict, found.quantity] = found
+            self._count(found, layout)
+            self.readers.setdefault(found.quantity, Reader(identity)).see(found, place)
+            self.digits.setdefault(problem.format, Digits(identity, narrower)).see(found, place)
+        self.seen.append(mistakes.seen(problem, layout, any(found.fails for found in every)))
+
+    def _count(self, found: Judged, layout: str) -> None:
+        """Adds up what is beyond the contract, and which formulas were needed; keeps the worst."""
+        place = found.quantity, layout
+        self.places[place] = self.places.get(place, False) or found.fails
+        for record in found.beyond(self.case.label):
+            key = (record.format, layout, record.quantity, record.region, record.verdict, record.severity.word)
+            self.met[key] = together(self.met[key], record) if key in self.met else record
+        for name, which in found.needed.items():
+            need, ratio = self._need(name), np.where(which, found.strict_ratio, -1.0)
+            worst = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
+            if ratio[worst] > need.ratio:
+                need = replace(need, ratio=float(ratio[worst]), region=found.region_name(worst))
+            unbounded = int((which & (found.m.contract.fact == UNBOUNDED)).sum())
+            self.needs[name] = replace(
+                need, numbers=need.numbers + int(which.sum()), unbounded=need.unbounded + unbounded
+            )
+        for verdict in Verdict:
+            if verdict >= Verdict.UNSTABLE and (found.verdict == verdict).any():
+                best = self.worst.get((verdict, found.quantity))
+                if best is None or plainness(found, verdict) < plainness(best, verdict):
+                    self.worst[verdict, found.quantity] = found
 
     def _without_gradients(self, value: Judged, got: Array) -> None:
         """Without gradients other code may run and round otherwise: met is what is worse, and not just unstable."""
-        (found,) = self._judged(value.problem, value.m.layout, {"value": got})
+        (found,) = self.judged(value.problem, value.m.layout, {"value": got})
         worse = np.argwhere((found.verdict > Verdict.UNSTABLE) & (found.verdict > value.verdict))
         if len(worse):
             place = tuple(worse[0])
@@ -144,6 +211,7 @@ class Judge:
         layout: str,
         name: str = "",
         into: dict[tuple[str, str], Incident] | None = None,
+        special: str = "",
     ) -> None:
         """Notes what was met, with the smallest problem that shows it."""
         into = self.incidents if into is None else into
@@ -153,9 +221,9 @@ class Judge:
         if before is None or size < self.sizes[key]:
             self.sizes[key] = size
             so_far = (before.formats, before.layouts, before.count) if before else ((), (), 0)
-            program = self._program(problem, layout, "print(value)")
+            program = self.program(problem, layout, "print(value)")
             before = Incident(
-                failed.kind, failed.sentence, self.case.label, *so_far, _lines(problem), program, failed.at
+                failed.kind, failed.sentence, self.case.label, *so_far, lines(problem), program, failed.at, special
             )  # fmt: skip
         into[key] = replace(
             before,
@@ -164,7 +232,10 @@ class Judge:
             count=before.count + 1,
         )
 
-    def _judged(self, problem: Problem, layout: str, got: Mapping[str, Array]) -> Iterator[Judged]:
+    # -- one run --
+
+    def judged(self, problem: Problem, layout: str, got: Mapping[str, Array]) -> Iterator[Judged]:
+        """Each quantity of what a run gave."""
         trial = self._trial(problem, layout)
         allowed = contract(trial.identity, problem, trial.place)
 
@@ -173,8 +244,57 @@ class Judge:
             return None if self.opaque else self._followed(problem, layout, got)
 
         for name, numbers in got.items():
-            m = judge.by_contract(trial, follow, name, numbers, allowed[name], self._excused)
-            yield Judged(m, torch.get_num_threads())
+            strict = self._declared(problem, name, numbers, allowed[name])
+            bound, needed = self._as_liked(trial, name, numbers, strict)
+            m = judge.by_contract(trial, follow, name, numbers, bound, self._excused)
+            found = Judged(m, torch.get_num_threads(), None, needed, strict if needed else None)
+            if severity.doubtful(m, found.verdict) and (run := follow()):
+                found = self._by_function(found, run)
+            yield found
+
+    def _declared(self, problem: Problem, name: str, got: Array, bound: Array) -> Array:
+        """The contract with what is declared: another format of the result, subnormal results that are 0."""
+        result, own = (FORMATS[each] for each in (self.expected.format(problem.format), problem.format))
+        if result.precision < own.precision:  # the value is rounded once more, and so is the gradient from above
+            bound = bound + result.u * (np.abs(got) + bound) + (result.eta / 2 if name == "value" else 0.0)
+        if not self.bounds.flushes_subnormals:
+            return bound
+        smallest = result.tiny if name == "value" else own.tiny
+        return np.where(got == 0, bound + smallest, bound)  # what was within the bound, and below the smallest
+
+    def _as_liked(self, trial: Trial, name: str, got: Array, bound: Array) -> tuple[Array, dict[str, Array]]:
+        """The contract with those of formulas, where it is not kept; formula -> the numbers that need it."""
+        needed: dict[str, Array] = {}
+        for formula, liked in self.liked.items():
+            beyond = judge.decide(trial.identity, trial.problem, name, got, bound)[0]
+            beyond = (beyond != INSIDE) & (beyond != UNBOUNDED)
+            if not beyond.any():
+                break
+            formulas.same(trial.identity, formula, liked, trial.problem)
+            wider = np.fmax(bound, contract(liked, trial.problem, trial.place)[name])
+            now = judge.decide(trial.identity, trial.problem, name, got, wider)[0]
+            helped = beyond & ((now == INSIDE) | (now == UNBOUNDED))
+            bound = np.where(helped, wider, bound)
+            if helped.any():
+                needed[formula] = helped
+        return bound, needed
+
+    def _by_function(self, found: Judged, run: Outcome) -> Judged:
+        """Whether the code's own function, without any rounding, is surely another one there: beyond the contract.
+
+        The analysis' value is computed in float64: its own error is far below float32's unit roundoff of the bound.
+        """
+        m, name = found.m, found.quantity
+        doubt = FORMATS["float32"].u * np.where(np.isfinite(run.bound[name]), run.bound[name], np.inf)
+        bound = np.where(np.isfinite(m.contract.bound), m.contract.bound, np.inf) + doubt
+        if m.problem.format == "float64":  # the value is no better than the result
+            return found
+        fact, _, _ = judge.decide(m.identity, m.problem, name, run.exact[name], bound)
+        other = (fact == OUTSIDE) & (found.verdict >= Verdict.UNSTABLE)
+        if not other.any():
+            return found
+        own = np.where(other & (m.own.fact == INSIDE), OTHER, m.own.fact)
+        return replace(found, m=replace(m, own=replace(m.own, fact=own)), other=other)
 
     def _trial(self, problem: Problem, layout: str) -> Trial:
         return Trial(self.case.identity, self.followed, problem, Place(layout, self.device, self.mode))
@@ -183,11 +303,12 @@ class Judge:
         self, trial: Trial, run: Outcome, quantity: str, ball: Enclosure, got: Array, beyond: Array, fact: Array
     ) -> tuple[Array, tuple[str, ...]]:
         try:
-            return self.conduct.call(lambda: known.excused(trial, run, quantity, ball, got, beyond, fact))
+            rules = tuple(OWN.as_is.items())
+            return self.conduct.call(lambda: known.excused(trial, run, quantity, ball, got, beyond, fact, rules))
         except Failed:  # it runs in another way each time
             return np.where(beyond, OUTSIDE, fact), ()
 
-    def _follow(self, problem: Problem, layout: str, follow: Follow = FOLLOW) -> Outcome:
+    def follow(self, problem: Problem, layout: str, follow: Follow = OWN) -> Outcome:
         """One run under the analysis; raises Failed."""
         trial = self._trial(problem, layout)
         return followed(self.conduct, trial.identity, trial.form, problem, trial.place, follow)
@@ -195,10 +316,41 @@ class Judge:
     def _followed(self, problem: Problem, layout: str, got: Mapping[str, Array]) -> Outcome | None:
         """Its own analysis of what it gave, unless it cannot be followed here, or gives another thing each time."""
         try:
-            run = self._follow(problem, layout)
+            run = self.follow(problem, layout)
         except Failed:
             return None
         return run if all(run.bound[name].shape == x.shape for name, x in got.items() if name in run.bound) else None
+
+    def program(self, problem: Problem, layout: str, show: str) -> str:
+        """A program that repeats the run."""
+        identity, form = self.case.identity, self.case.spelled(problem)
+        return snippet.snippet(identity, form, problem, layout=layout, device=self.device, show=show)
+
+    # -- what it adds up to --
+
+    def close(self) -> None:
+        """Notes what only many problems show: that it computes in a narrower format."""
+        for fmt, digits in self.digits.items():
+            if digits.computes_in and digits.example:
+                failed = Failed("narrower format", f"leave out {fmt}: it computes in {digits.computes_in}")
+                self._met(failed, digits.example.problem, digits.example.m.layout, fmt)
+
+    @property
+    def conventions(self) -> tuple[Recognised, ...]:
+        """The conventions that explain all that is wrong."""
+        return tuple(Recognised(self.case.label, quantity, name) for quantity, name in surviving(self.readers))
+
+    def regraded(self, found: Severity, fmt: str, quantity: str) -> Severity:
+        """How grave a number is, by what many problems have shown."""
+        if found != Severity.RIGHT and any(each.quantity == quantity for each in self.conventions):
+            return Severity.CONVENTION
+        narrow = fmt in self.digits and bool(self.digits[fmt].computes_in)
+        return Severity.LESS_ACCURATE if found == Severity.WRONG and narrow else found
+
+    def beyond(self) -> Iterator[Beyond]:
+        """What is beyond the contract, by where it is and how grave."""
+        for each in self.met.values():
+            yield replace(each, severity=self.regraded(each.severity, each.format, each.quantity))
 
     def cells(self) -> Iterator[Cell]:
         """What was counted, by format, quantity and region."""
@@ -207,136 +359,7 @@ class Judge:
             for (_, quantity, region), cell in sorted(tally.cells.items(), key=lambda item: order.index(item[0][2])):
                 yield Cell(self.case.label, fmt, quantity, region, check_counts(cell.facts), cell.contract_ratio)
 
-    # -- examples --
 
-    def examples(self) -> Iterator[Example]:
-        """One example for each quantity that fails, of its worst verdict, and for each verdict: shrunk, with a why."""
-        shown: set[int | str] = set()
-        for verdict, quantity in sorted(self.worst, key=lambda at: (-at[0], at[1] != "value", at[1])):
-            if {verdict, quantity} <= shown:
-                continue
-            shown |= {verdict, quantity}
-            with threads(self.worst[verdict, quantity].threads):
-                example = self._example(self.worst[verdict, quantity], verdict)
-            yield example
-
-    def _example(self, found: Judged, verdict: Verdict) -> Example:
-        found = self._smaller(found, verdict)
-        quantity = found.quantity
-        here = (found.verdict == verdict) & (found.region == focus(found, verdict)[0])
-        ratio = np.where(here, found.ratio, -1.0)
-        place = tuple(int(i) for i in np.unravel_index(int(ratio.argmax()), ratio.shape))
-        m, fmt = found.m, FORMATS[found.problem.format]
-        spacing = float(ulp(np.asarray(m.exact[place]), fmt))
-        number = snippet.place(m.identity, m.problem, m.layout, quantity, m.got.shape, place)
-        return Example(
-            WORDS[verdict], self.case.label, fmt.name, m.layout, quantity, place,
-            found.region_name(place), _lines(m.problem),
-            float(m.got[place]), float(m.exact[place]), float(m.error[place]) / spacing,
-            float(m.contract.bound[place]) / spacing,
-            None if found.opaque else float(m.own.bound[place]) / spacing,
-            self._why(found, verdict, place), *self._layouts(found), self._threads(found),
-            self._program(m.problem, m.layout, f"print({number})  # exact {float(m.exact[place])!r}"),
-        )  # fmt: skip
-
-    def _program(self, problem: Problem, layout: str, show: str) -> str:
-        identity, form = self.case.identity, self.case.spelled(problem)
-        return snippet.snippet(identity, form, problem, layout=layout, device=self.device, show=show)
-
-    def _again(self, quantity: str, problem: Problem, layout: str) -> Judged | None:
-        """The same quantity of another problem, or in another layout, if it can be judged there."""
-        if not applies(self.case.identity, problem, layout):
-            return None
-        try:
-            run = self._ran(problem, layout, Expected(once=True))
-            (again,) = self._judged(problem, layout, {quantity: run.got[quantity]})
-        except Exception:  # a problem that the oracle refuses, say
-            return None
-        return again
-
-    def _layouts(self, found: Judged) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The layouts in which the quantity fails, and those in which it never does, nor on this problem."""
-        fails, spared = [], []
-        for (quantity, layout), failed in self.places.items():
-            if quantity == found.quantity and failed:
-                fails.append(layout)
-            elif quantity == found.quantity:
-                again = self._again(quantity, found.problem, layout)
-                spared += [layout] if again and (again.verdict < Verdict.UNSTABLE).all() else []
-        return tuple(fails), tuple(spared)
-
-    def _threads(self, found: Judged) -> int:
-        """With how many threads the quantity fails on this problem, if with one it does not (0: it does)."""
-        if found.threads == 1:
-            return 0
-        with threads(1):
-            again = self._again(found.quantity, found.problem, found.m.layout)
-        return found.threads if again and (again.verdict < Verdict.UNSTABLE).all() else 0
-
-    def _smaller(self, found: Judged, verdict: Verdict) -> Judged:
-        best, (region, ratio), left = found, focus(found, verdict), NUMBERS
-        end = time.monotonic() + SECONDS
-
-        def fails(problem: Problem) -> bool:
-            nonlocal best, left
-            left -= next(iter(problem.items.values())).size
-            if left < 0 or time.monotonic() > end or self.conduct.hung:
-                return False
-            again = self._again(found.quantity, problem, found.m.layout)
-            if again is None:
-                return False
-            if not (again.verdict == verdict).any() or focus(again, verdict) < (region, GRAVE * ratio):
-                return False
-            best = again
-            return True
-
-        if self.shrinks:
-            shrunk(found.problem, {**self.case.identity.domain.axes, "g": self.case.identity.out}, fails, ATTEMPTS)
-        return best
-
-    def _why(self, found: Judged, verdict: Verdict, place: tuple[int, ...]) -> str:
-        if found.opaque:
-            return self._likened(found, place)
-        follow = partial(self._follow, found.problem, found.m.layout)
-        try:
-            return self._traced(follow, found, verdict, place)
-        except Exception:  # it could be followed before: it runs other operations each time
-            return "its operations could not be followed again"
-
-    def _traced(self, follow: Callable[..., Outcome], found: Judged, verdict: Verdict, place: tuple[int, ...]) -> str:
-        """What is to blame for a number, by its own operations."""
-        what = found.quantity
-        if verdict in (Verdict.UNSTABLE, Verdict.UNBOUNDED):
-
-            def bound(rules: audit.Rules) -> float:
-                return float(follow(Follow(rules)).bound[what][place])
-
-            operations, total = audit.follow(bound)
-            lost = audit.culprit(operations, total)
-            return audit.explained(lost, operations, total, f"the {what}") if lost else "no operation stands out"
-        run = follow(Follow(history=True))
-        if run.excess:
-            return f"{run.excess.operation} is outside its own bound: PyTorch's operation, not the formula"
-        ideal = float(run.exact[what][place])
-        return f"without any rounding it gives {ideal:.9g}, where the identity says {found.m.exact[place]:.9g}"
-
-    def _likened(self, found: Judged, place: tuple[int, ...]) -> str:
-        """What can be said of an opaque implementation: why it is one, and whether PyTorch's function is no better."""
-        said = f"opaque: {self.opaque or 'its operations could not be followed here'}"
-        identity, what = self.case.identity, found.quantity
-        if identity.bitwise:  # nothing excuses it
-            return said
-        place_ = Place(found.m.layout, self.device, self.mode)
-        trial = Trial(identity, identity.reference, found.problem, place_)
-        fact, _, ball = judge.decide(identity, found.problem, what, found.m.got, found.m.contract.bound)
-        only = np.zeros(fact.shape, dtype=bool)
-        only[place] = True
-        run = judge.reference_run(identity, found.problem, place_)
-        fact, names = known.excused(trial, run, what, ball, found.m.got, only, fact)
-        if fact[place] == EXCUSED:
-            said += f"; {identity.reference.label} may be as far off here, by its known defect {', '.join(names)}"
-        return said
-
-
-def _lines(problem: Problem) -> tuple[str, ...]:
+def lines(problem: Problem) -> tuple[str, ...]:
+    """A problem as a report shows it."""
     return tuple(line.strip() for line in failure.problem_lines(problem, ", in full in `program`"))

@@ -35,7 +35,7 @@ ONE: dict[str, Any] = {**BRIEF, "shape": (42, 3)}
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two problems, in a layout each."""
-    monkeypatch.setattr("equivalences.own.check.todo", lambda *given: islice(problems.todo(*given), 2))
+    monkeypatch.setattr("equivalences.own.work.todo", lambda *given: islice(problems.todo(*given), 2))
 
 
 def right(z: Tensor, y: Tensor) -> Tensor:
