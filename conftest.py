@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import hypothesis
 import pytest
+
+from equivalences.__main__ import main
 
 pytest_plugins = ["equivalences.gate.plugin", "benchmarks.plugin"]
 
@@ -15,3 +19,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(LEFT_OUT)
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command, as a function of its arguments: status, output, error output."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = main(arguments)
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    return run

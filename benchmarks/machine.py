@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from equivalences import devices
-from equivalences.report.environment import device_name, environment
+from equivalences.running.environment import device_name, environment
 
 
 class Incomparable(ValueError):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.work import Case
-from equivalences.report.environment import summary
+from equivalences.running.environment import summary
 
 SIZE = 800  # of the matrices: about 10 ms on one thread of a machine of today
 WARMUP = 10

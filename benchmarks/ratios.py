@@ -26,7 +26,7 @@ from benchmarks.ceilings import ceilings
 from benchmarks.digits import DataError
 from benchmarks.training import BATCHES, Recipe, Training
 from benchmarks.work import Work
-from equivalences.report.environment import summary
+from equivalences.running.environment import summary
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": timer, "cpu": time.process_time}
 

@@ -24,8 +24,10 @@ from equivalences.commands import (
     catalogue,
     compare,
     faults,
+    kernels,
     output,
     pages,
+    rules,
     sensitivity,
     sharpness,
     verify,
@@ -56,7 +58,7 @@ def _parser() -> _Parser:
     parser = _Parser(prog=name, description=equivalences.__doc__, allow_abbrev=False)
     parser.add_argument("--version", action=_Version, nargs=0, help="versions of this package, of torch and of Python")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (verify, compare, sharpness, faults, sensitivity, catalogue, pages):
+    for command in (verify, compare, sharpness, faults, sensitivity, kernels, catalogue, rules, pages):
         command.add(commands)
     return parser
 

@@ -11,7 +11,6 @@ import inspect
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -52,6 +51,11 @@ class Problem:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.items)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of its first item, which stands for that of all."""
+        return np.shape(next(iter(self.items.values())))
 
     def _key(self) -> tuple[Any, ...]:
         return self.format, *(
@@ -232,179 +236,3 @@ class Pitfall:
     outcome: Raises | Warns | Differs
     when: Callable[[Problem], bool] = lambda problem: True
     relations: tuple[Identity, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Fault:
-    """A formulation broken on purpose: what the gate must refuse.
-
-    broken     the wrong form of `of`; its formats and layouts say where the fault exists (layouts None: the first).
-    breaks     what is wrong: "value", "gradient", or both.
-    why        how one comes to write it.
-    hidden     inside a kernel, where the analysis cannot follow: judged by the allowance of the identity's reference.
-    invisible  the arithmetic that shows why nothing can see it ("": it is caught).
-    """
-
-    name: str
-    of: Identity
-    broken: Form
-    breaks: tuple[str, ...]
-    why: str
-    hidden: bool = False
-    invisible: str = ""
-
-    @property
-    def formats(self) -> tuple[str, ...]:
-        return self.broken.formats or self.of.formats
-
-
-class Severity(IntEnum):
-    """How much a known defect matters where it is worst; the larger, the worse."""
-
-    LAST_DIGITS = 1  # a few units in the last place
-    DIGITS = 2  # more than half of the format's digits are lost somewhere
-    SERIOUS = 3  # results that hurt a training or a decision
-
-
-@dataclass(frozen=True, eq=False)
-class KnownDefect:
-    """PyTorch breaks a rule: which operation, where, and what it really does instead.
-
-    `as_is` replaces the operation's rule by what the kernel is known to do, so that the gate stays sharp
-    beside the defect: an error beyond even that is a failure.  `witness` must be outside the rule and inside
-    `as_is` on every torch version listed in `seen`; where it no longer is, the entry is to be deleted.  `fixed` is the
-    first release without the defect, from which on the entry excuses nothing ("": none so far).  `module` is the module
-    of torch that calls the operation, where the operation itself is right ("torch.distributions"; "": any caller).
-    For those who meet it: its `severity`, how far `off` a number was measured, whom it `hurts`, what to do `instead`.
-    """
-
-    name: str
-    operation: str
-    formats: tuple[str, ...]
-    as_is: Callable[..., Any]
-    identity: str
-    form: str
-    layout: str
-    witness: Problem
-    why: str
-    severity: Severity
-    off: str
-    hurts: str
-    instead: str
-    link: str
-    devices: tuple[str, ...] = ("cpu",)
-    modes: tuple[str, ...] = ("eager", "compiled")
-    seen: tuple[str, ...] = ()
-    fixed: str = ""
-    module: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Witness:
-    """A problem that loses a form its digits: one number that it gives, and the exact one, both to three digits."""
-
-    problem: Problem
-    got: float
-    exact: float
-
-
-@dataclass(frozen=True, eq=False)
-class Unstable:
-    """A form of PyTorch's that is faithful and unstable: within what its own arithmetic allows, beyond the contract.
-
-    No failure of the gate, and no known defect: the kernel does what it documents, and loses the digits of what is
-    small.  At every witness (on the CPU, eager) that is so for the number `at` of `quantity` ("value", "gradient z"),
-    while the reference has it to half of the format's digits at least; an entry of which that no longer holds is to be
-    deleted, or `fixed` to be the first release in which it does not.
-
-    who      is hurt by it.
-    instead  what to compute instead.
-    """
-
-    name: str
-    identity: str
-    form: str
-    quantity: str
-    at: tuple[int, ...]
-    witnesses: tuple[Witness, ...]
-    why: str
-    who: str
-    instead: str
-    link: str
-    fixed: str = ""
-
-    @property
-    def formats(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(witness.problem.format for witness in self.witnesses))
-
-
-@dataclass(frozen=True, eq=False)
-class Gives:
-    """The outcome of an operation on special values that PyTorch accepts: exactly these numbers (-0 equals 0).
-
-    value     a number or a nested list; every finite number is exact in every format of the entry.
-    gradient  of the value, with respect to the entry's first item, under the upstream gradient ``g`` (1 without
-              one); None: it is not defined, or not asked for.
-    dtype     of the value: that of the first item unless named.
-    """
-
-    value: Any
-    gradient: Any = None
-    dtype: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Deviation:
-    """What PyTorch does instead of what is right, in some formats, modes and releases.
-
-    `seen` are the releases in which it was seen; in those that do not have it any more the entry is to be deleted.
-    """
-
-    outcome: Gives | Raises
-    link: str
-    why: str = ""
-    formats: tuple[str, ...] = EVERY_FORMAT
-    modes: tuple[str, ...] = ("eager", "compiled")
-    seen: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class SpecialValue:
-    """An operation at inf, nan, nothing or nonsense, and what is right there: by its limit, else by its documentation.
-
-    operation  the table's heading: entries of one operation stand together.
-    name       what is special, in a few words: unique for the operation.
-    call       an expression as in `Form`, over the names of `items`.
-    items      as in `Problem`: lists of real numbers are taken in the format, of integers as they are.
-    deviations what PyTorch does instead (at most one applies to a format, mode and release).
-    rows       what is special of each row of the first item, where there are many ((): the name says it).
-    """
-
-    operation: str
-    name: str
-    call: str
-    items: Mapping[str, Any]
-    outcome: Gives | Raises
-    why: str
-    source: str = ""
-    deviations: tuple[Deviation, ...] = ()
-    formats: tuple[str, ...] = EVERY_FORMAT
-    needs: str = ""
-    rows: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class SpecialFault:
-    """A call of the table of special values, broken on purpose at some of them: what the table must refuse.
-
-    call    as in the entries that must refuse it (one of them is enough).
-    broken  what stands in its place, over the same items.
-    why     how one comes to write it.
-    of      an identity whose problems have these items: its ordinary numbers are shown to the peers (None: none has).
-    """
-
-    name: str
-    call: str
-    broken: str
-    why: str
-    of: Identity | None = None

@@ -63,7 +63,7 @@ class Session:
         from torch.utils.benchmark import timer  # waits for the accelerator first
 
         from equivalences import devices
-        from equivalences.report.environment import environment
+        from equivalences.running.environment import environment
 
         devices.require(device)
         self._timer = timer

@@ -8,8 +8,8 @@ from equivalences.model import Differs, Form, Identity, Pitfall
 from equivalences.oracle import exact
 from equivalences.oracle.exact import Number, Real
 from equivalences.problems.classes import pairs
+from equivalences.problems.distributions import certainties
 from equivalences.problems.scalars import scalars
-from equivalences.problems.training import certainties
 
 LAYOUTS = ("contiguous", "strided", "offset", "expanded", "unbatched")
 BATCHED = LAYOUTS[:-1]

@@ -12,8 +12,8 @@ from equivalences.model import Domain, Form, Identity
 from equivalences.oracle import exact
 from equivalences.oracle.exact import Number
 from equivalences.problems.classes import classes
+from equivalences.problems.derived import derived
 from equivalences.problems.scalars import scalars
-from equivalences.problems.training import derived
 
 REDUCTIONS = ("mean", "sum")
 # One row without a bound leaves a total without one: what a naive form can still claim in every format.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from equivalences.model import Form, Identity
 from equivalences.oracle import exact
 from equivalences.problems.classes import classes
-from equivalences.problems.training import outcomes, probabilities, regression
+from equivalences.problems.distributions import outcomes, probabilities, regression
 
 WIDE = ("float64", "float32")
 # torch.distributions moves probabilities into [eps, 1 - eps]

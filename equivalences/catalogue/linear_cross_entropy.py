@@ -77,7 +77,7 @@ linear_cross_entropy = Identity(
     name="linear_cross_entropy",
     statement=r"\ell(xW^\top + b) \text{ computed at once, or in chunks of rows (mean and sum)}",
     source=SOURCE,
-    domain=layers(labels=True, weight="optional", ignore=True, reduction=("mean", "sum")),
+    domain=layers(labels=True, weight="optional", ignore=True, reduction=("mean", "sum"), many=True),
     spec=affine_loss,
     out="",
     wrt=("x", "W", "b"),
@@ -142,7 +142,14 @@ linear_cross_entropy_smoothed = Identity(
     name="linear_cross_entropy_smoothed",
     statement=r"\ell(xW^\top + b) \text{ (mean and sum)}, \quad q_{nk} = (1 - \alpha) [k = y_n] + \alpha / K",
     source=SOURCE,
-    domain=layers(labels=True, weight="optional", ignore=True, smoothing=True, reduction=("mean", "sum")),
+    domain=layers(
+        labels=True,
+        weight="optional",
+        ignore=True,
+        smoothing=True,
+        reduction=("mean", "sum"),
+        many=True,
+    ),
     spec=affine_loss,
     out="",
     wrt=("x", "W", "b"),
@@ -196,7 +203,7 @@ linear_soft_cross_entropy = Identity(
     statement=r"-\sum_{nk} w_k ((1 - \alpha) p_{nk} + \alpha / K) \log \mathrm{softmax}(W x_n + b)_k"
     r" \text{ (mean: divided by } N)",
     source=SOURCE,
-    domain=layers(soft=True, weight="optional", smoothing=True, reduction=("mean", "sum")),
+    domain=layers(soft=True, weight="optional", smoothing=True, reduction=("mean", "sum"), many=True),
     spec=affine_loss,
     out="",
     wrt=("x", "W", "b"),  # not p: a target that asks for a gradient keeps PyTorch from its chunks

@@ -26,8 +26,9 @@ def run(asked: Any, console: Console) -> int:
     from equivalences import files
     from equivalences.evidence import planted
     from equivalences.evidence.faults import FAULTS, SPECIAL_FAULTS
-    from equivalences.report import environment, plain, sensitivity
+    from equivalences.report import plain, sensitivity
     from equivalences.report import planted as pages
+    from equivalences.running import environment
 
     examples = planted.EXAMPLES if asked.examples is None else asked.examples
     with ExitStack() as stack:

@@ -71,7 +71,7 @@ class Judged:
 def run(asked: Any, console: Console) -> int:
     with ExitStack() as stack:
         plan = _asked(asked, stack)
-        from equivalences.report import environment
+        from equivalences.running import environment
 
         console.print(environment.summary(plan.device), soft_wrap=True)
         if plan.finished:
@@ -106,7 +106,7 @@ def _asked(asked: Any, stack: ExitStack) -> Plan:
     if asked.resume is None:  # nothing can be wrong any more; to load torch takes seconds
         print(f"judging {_amount(identities, formats)}, on {device}, {mode}; loading torch ...", flush=True)
     from equivalences import devices
-    from equivalences.gate import resume, sweep
+    from equivalences.gate import processes, resume, sweep
 
     stack.enter_context(devices.threads(1))  # as every worker has: what is recorded is what ran
     try:
@@ -119,7 +119,7 @@ def _asked(asked: Any, stack: ExitStack) -> Plan:
         identities, formats, device, mode,
         examples=sweep.EXAMPLES[mode] if asked.examples is None else asked.examples,
         seed=asked.seed,
-        jobs=asked.jobs or (sweep.cores() if device == "cpu" else 1),
+        jobs=asked.jobs or (processes.cores() if device == "cpu" else 1),
         file=file, finished=finished,
     )  # fmt: skip
 
@@ -132,7 +132,7 @@ def _amount(identities: tuple[Identity, ...], formats: tuple[str, ...]) -> str:
 
 def _judge(plan: Plan) -> Judged:
     """Judges it, and shows progress; an interruption ends it early."""
-    from equivalences.gate import sweep
+    from equivalences.gate import processes, sweep
     from equivalences.report.progress import shown
 
     begun = time.monotonic()
@@ -148,7 +148,7 @@ def _judge(plan: Plan) -> Judged:
                 complete.add((tally.identity.name, tally.format))
     except KeyboardInterrupt:
         interrupted = True
-    except sweep.WorkerDied as error:  # what was judged until then is worth having
+    except processes.WorkerDied as error:  # what was judged until then is worth having
         interrupted = died = True
         print(f"equivalences: {error}", file=sys.stderr)
     tallies = [cells[key] for key in plan.order if key in cells]

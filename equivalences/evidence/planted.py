@@ -17,13 +17,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from equivalences.evidence.faults.fault import Fault, SpecialFault
 from equivalences.findings import outcomes
+from equivalences.findings.model import SpecialValue
 from equivalences.findings.special_values import SPECIAL_VALUES
 from equivalences.gate import sweep
-from equivalences.judging import judge
+from equivalences.judging import judge, plan
 from equivalences.judging.facts import OUTSIDE
 from equivalences.judging.judge import Crash, Judgement
-from equivalences.model import Fault, Form, Identity, Problem, SpecialFault, SpecialValue
+from equivalences.judging.plan import Planned
+from equivalences.model import Form, Identity
 from equivalences.running.forms import exists, function
 
 EXAMPLES = 25  # drawn problems beside the edge problems: what a cell gets in the ci profile
@@ -98,18 +101,17 @@ def judgements(
     identity: Identity, form: Form, fmt: str, examples: int = EXAMPLES, seed: int = 0
 ) -> Iterator[tuple[int, Judgement]]:
     """What the gate says of one form: the number of the problem (edge problems first), and its judgements."""
-    for number, (problem, wanted) in enumerate(_problems(identity, fmt, examples, seed), 1):
-        for layout in wanted:
-            if layout in (form.layouts or judge.layouts(identity)):
-                for met in judge.measure(identity, form, problem, layout=layout):
-                    yield number, met
+    for number, each in enumerate(_problems(identity, fmt, examples, seed), 1):
+        for met in judge.in_layouts(identity, form, each.problem, each.layouts):
+            yield number, met
 
 
-def _problems(identity: Identity, fmt: str, examples: int, seed: int) -> Iterator[tuple[Problem, tuple[str, ...]]]:
+def _problems(identity: Identity, fmt: str, examples: int, seed: int) -> Iterator[Planned]:
     """Edge problems, drawn ones and, since they are many or large, at last those that leave nothing out."""
-    for unit in sweep.units(identity, fmt, "cpu", "eager", examples, seed):
-        yield from sweep.chosen(unit)
-    yield from sweep.exhaustive(identity, fmt, "eager")
+    yield from plan.edges(identity, fmt)
+    for unit in sweep.units(identity, fmt, "cpu", "eager", examples, seed)[1:]:
+        yield from sweep.planned(unit)
+    yield from plan.exhaustive(identity, fmt)
 
 
 def refuted(fault: Fault, fmt: str, examples: int = EXAMPLES, seed: int = 0) -> dict[str, int]:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from equivalences.formats import FORMATS
-from equivalences.gate import sweep
-from equivalences.judging import judge
+from equivalences.judging import judge, plan
 from equivalences.judging.facts import INSIDE
 from equivalences.judging.judge import Measurement
 from equivalences.model import Array, Form, Identity
@@ -38,9 +37,9 @@ class Sensitivity:
 def measured(identity: Identity, fmt: str, forms: Sequence[Form] = ()) -> list[Sensitivity]:
     """What the gate notices of the value of each of the `forms` (none: all), and of its gradient if one is judged."""
     smallest: dict[tuple[Form, str], dict[str, float]] = {}
-    for problem, _ in sweep.edges(identity, fmt, "eager"):
+    for problem in (each.problem for each in plan.edges(identity, fmt)):
         first: dict[Form, str] = {}
-        for layout in sweep.layouts(identity, problem, "eager"):
+        for layout in plan.layouts(identity, problem, "eager"):
             claimed = [form for form in judge.forms(identity, fmt, layout) if not forms or form in forms]
             first |= {form: layout for form in claimed if form not in first}
         for form, layout in first.items():

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from equivalences import devices
+from equivalences.findings.model import Deviation, Gives, SpecialValue
 from equivalences.findings.special_values import SHOWN
 from equivalences.formats import FORMATS
-from equivalences.model import Array, Deviation, Form, Gives, Raises, SpecialValue
+from equivalences.model import Array, Form, Raises
 from equivalences.running.forms import compiled, function, running
 
 

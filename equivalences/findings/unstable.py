@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from equivalences.model import Problem, Unstable, Witness
+from equivalences.findings.model import Unstable, Witness
+from equivalences.model import Problem
 
 PYTORCH = "https://github.com/pytorch/pytorch/issues/"
 

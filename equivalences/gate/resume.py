@@ -27,7 +27,7 @@ from equivalences.judging import tally
 from equivalences.judging.facts import Fact
 from equivalences.judging.tally import Tally
 from equivalences.model import Problem
-from equivalences.report.environment import environment
+from equivalences.running.environment import environment
 
 TITLE = b"units judged by equivalences, 3\n"
 HALF = re.compile(rb"[0-9a-f]{0,8}|[0-9a-f]{8} (\{.*)?")  # how a record begins

@@ -9,9 +9,10 @@ import numpy as np
 
 from equivalences import devices
 from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.model import KnownDefect
 from equivalences.judging.facts import EXCUSED, OUTSIDE
 from equivalences.judging.trial import Trial
-from equivalences.model import Array, KnownDefect
+from equivalences.model import Array
 from equivalences.oracle.enclosure import Enclosure
 from equivalences.rounding import Rule
 from equivalences.running.execute import Follow, Outcome, run
@@ -41,7 +42,8 @@ def concerns(defect: KnownDefect, followed: Outcome) -> bool:
 @lru_cache(maxsize=16)
 def _as_is(trial: Trial, defects: tuple[KnownDefect, ...], rules: Rules) -> Outcome:
     """A form followed by `rules`, and by what known defects, one an operation, say that the kernels really do."""
-    follow = Follow({**dict(rules), **{defect.operation: defect.as_is for defect in defects}})
+    own = {**dict(rules), **{defect.operation: defect.as_is for defect in defects}}
+    follow = Follow(own, outside=True)  # as its own run may be
     return run(trial.identity, trial.form, trial.problem, trial.place, follow=follow)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from equivalences.catalogue import IDENTITIES
+from equivalences.findings.model import KnownDefect, Unstable
 from equivalences.formats import FORMATS
 from equivalences.judging.facts import EXCUSED, INSIDE, OUTSIDE
 from equivalences.judging.judge import Judgement, Measurement, decide, layouts, measure
-from equivalences.model import KnownDefect, Problem, Unstable
+from equivalences.model import Problem
 
 
 def witnessed(defect: KnownDefect, device: str = "") -> list[Judgement]:

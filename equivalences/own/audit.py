@@ -208,7 +208,6 @@ class Watch:
     def __init__(self, only: int | None = None, entries: tuple[int, int] | None = None) -> None:
         self.only, self.entries, self.calls = only, entries, 0
         self.seen: list[_Seen] = []
-        self.constants: list[bytes] = []
         self.rules: Rules = {name: partial(self._call, rule) for name, rule in RULES.items()}
 
     def _call(self, rule: Rule, call: Call) -> Any:
@@ -221,8 +220,6 @@ class Watch:
             shadows: Any = call.shadow(call.arguments["src" if call.name == "copy" else "self"])
         else:
             shadows = rule(call)
-        if call.name == "lift_fresh":
-            self.constants.append(numbers(call.out).tobytes())
         first = shadows[0] if isinstance(shadows, list) else shadows
         out = next((x for x in tensors_of(call.out) if x.is_floating_point()), None)
         if not isinstance(first, Shadow) or out is None or not out.numel():

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from equivalences import choices
+from equivalences.catalogue import FAMILY_OF
 from equivalences.findings.known_defects import KNOWN_DEFECTS
 from equivalences.formats import FORMATS
 from equivalences.model import Identity
@@ -41,11 +42,12 @@ from equivalences.own.special import NO_LIMITS, Asked
 from equivalences.own.verdict import SECOND, Judge
 from equivalences.own.work import Asking, asked_of, listed
 from equivalences.report import plain
-from equivalences.report.environment import environment
+from equivalences.running.environment import environment
 from equivalences.running.forms import recompiling
 
 EXAMPLES = 20  # drawn problems of a case in a format
 SIZES = {"R": "rows", "C": "classes"}
+CHUNKED = frozenset(name for name, family in FAMILY_OF.items() if family == "linear_cross_entropy")  # by rows
 
 
 def check(
@@ -110,7 +112,9 @@ def check(
         {**(dict.fromkeys(FORMATS, own) if own else {}), **limits.result_format}, deterministic, of in LOSSES,
         in_place=limits.in_place, one_backward=limits.one_backward,
     )  # fmt: skip
-    asked_for = Asking(wanted, device, examples, seed, shape, many_rows and of in LOSSES, many_classes)
+    asked_for = Asking(
+        wanted, device, examples, seed, shape, many_rows and (of in LOSSES or of in CHUNKED), many_classes
+    )
     with state.known() as theirs, _grads_kept(fn):
         conduct = Conduct(seconds, theirs)
         mode = "compiled" if compiles(fn) else "eager"

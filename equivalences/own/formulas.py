@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivalences import choices
+from equivalences.findings.model import Gives
 from equivalences.judging import judge
 from equivalences.judging.facts import OUTSIDE
-from equivalences.model import Form, Gives, Identity, Problem
+from equivalences.model import Form, Identity, Problem
 from equivalences.own.callables import name_of
 from equivalences.own.losses import Case, WrongCall
 from equivalences.running.execute import Place, run

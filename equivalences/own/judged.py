@@ -11,10 +11,10 @@ import numpy as np
 from equivalences.formats import FORMATS
 from equivalences.judging.facts import UNKNOWN, WORDS, Verdict, check_words
 from equivalences.judging.judge import Measurement
+from equivalences.judging.plan import is_large
 from equivalences.judging.tally import MIXED, one_region
 from equivalences.model import Array, Problem
 from equivalences.own import severity
-from equivalences.own.problems import is_large
 from equivalences.own.severity import Beyond, Severity
 
 

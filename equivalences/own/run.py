@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from typing import Any
@@ -307,11 +307,14 @@ OWN = Follow(DOCUMENTED)
 def followed(
     conduct: Conduct, identity: Identity, form: Form, problem: Problem, place: Place, follow: Follow = OWN
 ) -> Outcome:
-    """One run under the error analysis (see `execute.run`); code that compiles inside runs as it was written."""
+    """One run under the error analysis (see `execute.run`); code that compiles inside runs as it was written.
+
+    What a module or a closure holds is a constant.
+    """
 
     def run() -> Outcome:
         with torch.compiler.set_stance("force_eager"):
-            return execute.run(identity, form, problem, place, follow=follow)
+            return execute.run(identity, form, problem, place, follow=replace(follow, outside=True))
 
     return conduct.call(run)
 
@@ -319,8 +322,9 @@ def followed(
 def insides(conduct: Conduct, identity: Identity, form: Form, problem: Problem, place: Place) -> Insides:
     """Looks at what a form runs on one problem, and on another of the same shape.
 
-    Numbers made behind the tracker's back (in numpy, by a kernel that writes into memory) come in as constants or not
-    at all: a form whose constants change with its input, or whose result was never written, is opaque.
+    Numbers made behind the tracker's back (in numpy, by a kernel that writes into memory) come in as constants, as
+    what a module holds does, or not at all: a form whose constants change with its input, or whose result was never
+    written, is opaque.
     """
     real = [name for name, item in problem.items.items() if isinstance(item, np.ndarray) and item.dtype.kind == "f"]
     halved = {name: problem[name] / 2 for name in (*identity.wrt, *real)[:1]}
@@ -335,6 +339,6 @@ def insides(conduct: Conduct, identity: Identity, form: Form, problem: Problem, 
             return Insides(opaque=why.partition(": ")[0] or type(failed.error).__name__)
         if any((np.isnan(run.exact[name]) & np.isfinite(run.got[name])).any() for name in run.got):
             return Insides(opaque="its memory is written by something that is no ATen operation")
-        constants.append(watch.constants)
+        constants.append(run.constants)
         operations |= {seen.name for seen in watch.seen}
     return Insides(operations, "" if constants[0] == constants[1] else "numbers are made outside of PyTorch")

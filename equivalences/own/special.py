@@ -18,9 +18,10 @@ import numpy as np
 import torch.nn.functional as F
 
 from equivalences.findings import outcomes
+from equivalences.findings.model import Gives, SpecialValue
 from equivalences.findings.special_values import SPECIAL_VALUES, masks
 from equivalences.formats import FORMATS
-from equivalences.model import Array, Gives, Problem, SpecialValue
+from equivalences.model import Array, Problem
 from equivalences.own.limits import Limits
 from equivalences.own.losses import Case
 from equivalences.own.normalisers import divisor, has_mean, usual

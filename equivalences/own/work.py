@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from equivalences.gate import sweep
+from equivalences.judging import plan
 from equivalences.own.limits import Limits
 from equivalences.own.problems import Todo, todo
 from equivalences.own.special import Asked, asked
@@ -62,7 +62,7 @@ def _on_borders(judge: Judge, fmt: str, asking: Asking, limits: Limits) -> Itera
     turn = 0
     for classes in limits.sizes():
         for problem in sample(identity.domain, fmt, max(1, asking.examples // 8), asking.seed, (ROWS, classes)):
-            for layout in sweep.in_turn(sweep.layouts(identity, problem, "eager"), turn):
+            for layout in plan.in_turn(plan.layouts(identity, problem, "eager"), turn):
                 yield Todo(problem, layout)
             turn += 1
 

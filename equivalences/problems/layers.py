@@ -25,11 +25,13 @@ def layers(
     out: str | None = None,
     layouts: tuple[str, ...] = ("contiguous", "strided"),
     name: str = "",
+    many: bool = False,
 ) -> Domain:
     """Affine layers, one or (`hidden`) two; with targets, under a loss head whose output has axes `out` ("" or "R").
 
     Items, in order: x "RD", W "KD", b "K", with hidden W2 "MK" and b2 "M", with labels y "R", with soft targets p,
-    options of the loss as in `classes`, and g.  A shape (R, C) stands for R samples and C everywhere else.
+    options of the loss as in `classes`, and g.  A shape (R, C) stands for R samples and C everywhere else.  With `many`
+    there is an edge problem of more samples than a chunk of 128 has.
     """
     last = "M" if hidden else "K"
     head = labels or soft
@@ -90,7 +92,7 @@ def layers(
         choices=choices,
         rows=small,
         columns=small,
-        sizes=((1, 1), (2, 2), (4, 3), (7, 8), (20, 20), (9, 9)),
+        sizes=((1, 1), (2, 2), (4, 3), (7, 8), (20, 20), (9, 9), *(((129, 3),) if many else ())),
         reduction=reduction,
         layouts=layouts,
     )

@@ -125,8 +125,9 @@ SHAPES = (
     Shape(65_535, ("rising",), ("bfloat16",)),
     Shape(65_536, ("middle",), ("float16",)),
     Shape(65_537, ("last",)),
+    Shape(65_537, ("high",), _SHORT),
     Shape(128_256, ("rising",), ("float16",)),
-    Shape(131_073, ("middle",), ("float32", "bfloat16")),
+    Shape(131_073, ("middle", "high"), ("float32", "bfloat16")),
 )
 MOST = max(shape.classes for shape in SHAPES)
 # Where every combination of options is met once: beyond a block of 4096, and so few that in float16 the loss under full
@@ -149,7 +150,7 @@ class Maker:
     def combinations(self) -> list[Recipe]:
         """A recipe for each combination of options, or one."""
         found = options.combinations(self.choices, self.reduction, 0, (options.COLUMNS,))
-        several = [recipe for recipe, role in found if role == options.COMBINATION]
+        several = [recipe for recipe, role in found if role in options.COMBINATIONS]
         return several or [Recipe(1, 1, (0,), reduction=each) for each in self.reduction or ("",)]
 
 

@@ -12,13 +12,14 @@ from equivalences import devices, entries
 from equivalences.catalogue import FAMILY_OF, IDENTITIES, PITFALLS
 from equivalences.entries import Entry
 from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.model import KnownDefect, Unstable
 from equivalences.findings.unstable import UNSTABLE
 from equivalences.gate import sweep
-from equivalences.judging import judge, known, witness
+from equivalences.judging import judge, known, plan, witness
 from equivalences.judging.facts import EXCUSED, OUTSIDE
 from equivalences.judging.judge import Held, Measurement
 from equivalences.judging.tally import Tally
-from equivalences.model import Form, Identity, KnownDefect, Pitfall, Raises, Unstable, Warns
+from equivalences.model import Form, Identity, Pitfall, Raises, Warns
 from equivalences.problems import regions
 from equivalences.report import failure, formula, listing, table
 from equivalences.running import execute
@@ -107,9 +108,9 @@ def _tried(identity: Identity) -> Tally | None:
     if identity.bitwise or "float32" not in identity.formats:
         return None
     tally = Tally(identity, "float32")
-    for problem, layouts in sweep.edges(identity, "float32", "eager"):
-        if sum(np.size(item) for item in problem.items.values()) <= TRIED:
-            sweep.judged(tally, problem, layouts[:1], "cpu", "eager")
+    for each in plan.edges(identity, "float32"):
+        if sum(np.size(item) for item in each.problem.items.values()) <= TRIED:
+            sweep.judged(tally, each.problem, each.layouts[:1], "cpu", "eager")
     return tally if tally.problems else None
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.model import KnownDefect
 from equivalences.judging.tally import Tally
-from equivalences.model import KnownDefect
 
 
 def _met(tallies: Sequence[Tally]) -> list[tuple[KnownDefect, int]]:

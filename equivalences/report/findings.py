@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from equivalences.findings.known_defects import KNOWN_DEFECTS
 from equivalences.findings.known_defects.releases import SEEN
+from equivalences.findings.model import KnownDefect, Severity, Unstable
 from equivalences.findings.programs import FINDINGS
 from equivalences.findings.programs.finding import Finding, Stated
 from equivalences.formats import FORMATS
-from equivalences.model import KnownDefect, Severity, Unstable
 from equivalences.report import markdown
 
 _HEAD = """# What PyTorch gets wrong today

@@ -7,7 +7,7 @@ import torch
 from equivalences.findings.invariance import BATCH, CASES, COLUMNS, COUNTS, DRAWN, QUANTITIES, RUNS, SCALE, measured
 from equivalences.formats import FORMATS
 from equivalences.report import markdown
-from equivalences.report.environment import device_name
+from equivalences.running.environment import device_name
 
 _BATCHES = ", ".join(map(str, COUNTS))
 _HEAD = f"""# Does a row's result depend on where it stands?

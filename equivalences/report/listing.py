@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from equivalences.entries import DEFECT, ENTRIES, FAMILY, IDENTITY, PITFALL, SPECIAL, UNSTABLE_FORM, Entry
-from equivalences.model import SpecialValue
+from equivalences.findings.model import SpecialValue
 from equivalences.report import formula, special
 
 _HEADS = {

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from equivalences.catalogue import FAMILIES, FAMILY_OF
 from equivalences.evidence import peers, planted
 from equivalences.evidence.faults import FAULTS, SPECIAL_FAULTS
+from equivalences.evidence.faults.fault import Fault, SpecialFault
 from equivalences.formats import FORMATS
-from equivalences.model import Fault, SpecialFault
 from equivalences.report import markdown, sealed
 
 COMMAND = "python -m equivalences faults --docs docs"

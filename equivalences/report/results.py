@@ -12,7 +12,7 @@ from equivalences.findings.known_defects import KNOWN_DEFECTS
 from equivalences.judging.judge import Crash, Judgement
 from equivalences.judging.tally import Tally
 from equivalences.model import Problem
-from equivalences.report.environment import environment
+from equivalences.running.environment import environment
 from equivalences.schema import SCHEMA, sealed
 
 LISTED = 1000  # numbers of a worst problem; larger ones would make up nine tenths of the file

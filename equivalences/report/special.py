@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from equivalences.findings.model import Deviation, Gives, SpecialValue
 from equivalences.findings.special_values import SHOWN, SPECIAL_VALUES, masks
 from equivalences.formats import FORMATS
-from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.model import Raises
 from equivalences.report import markdown
 
 _FORMATS = tuple(FORMATS)

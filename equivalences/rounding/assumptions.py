@@ -28,6 +28,10 @@ class Assumptions:
     alpha_in_storage            a + alpha b: alpha, and alpha b, are rounded to the format of the data.
     softmax_backward_by_products    g s - s sum(g s), in place of (g - sum(g s)) s.
     adam_rates_in_kernel        the fused Adam takes 1 - beta and beta**t in its own arithmetic, not in double.
+    steps_in_storage            products and 1 / sqrt of 16-bit numbers are rounded to their format step by step.
+    running_in_double           running sums and products of float32 are kept in double, those of 16 bits in float32.
+    erf_of_vectors              absolute error of the erf in float32 that gelu, and erf of 16-bit numbers, compute (0:
+                                none beside that of `ulps`).
     """
 
     ulps: Mapping[str, float]
@@ -37,6 +41,9 @@ class Assumptions:
     alpha_in_storage: bool = False
     softmax_backward_by_products: bool = False
     adam_rates_in_kernel: bool = False
+    steps_in_storage: bool = False
+    running_in_double: bool = False
+    erf_of_vectors: float = 0.0
 
     def relative(self, function: str, u: float) -> float:
         """Bound on the relative error of `function` in a format of unit roundoff `u`: k ulp(y) <= 2 k u |y|."""
@@ -57,11 +64,24 @@ _DEVICES = {
                 "tanh": 1.0,
                 "sqrt": 0.5,  # IEEE 754 requires correct rounding
                 "pow": 1.0,
+                # Strided sweeps of float32: exp2 .803, log2 .511, log10 .504, erf .998, erfc .761, sin and cos .601.
+                "exp2": 1.0,
+                "log2": 1.0,
+                "log10": 1.0,
+                "rsqrt": 1.0,  # 1 / sqrt: two roundings
+                "erf": 1.0,
+                "erfc": 1.5,  # SLEEF: erfcf16_u15, and sinf16_u35, cosf16_u35 where there is no MKL
+                "sin": 3.5,
+                "cos": 3.5,
             }
         ),
         "SLEEF 3 documentation, purec (u10 functions); Intel oneMKL VML accuracy (HA)",
         Cascades(),
         alpha_in_storage=True,  # aten/.../ufunc/add.h: T in the scalar loop; opmath_t on CUDA
+        steps_in_storage=True,  # aten/.../cpu/ReduceOpsKernel.cpp (prod), PowKernel.cpp, UnaryOpsKernel.cpp (rsqrt)
+        running_in_double=True,  # ATen/AccumulateType.h
+        # cpu/vec/vec512/vec512_float.h: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26
+        erf_of_vectors=1.5e-7,
     ),
     "cuda": Assumptions(
         MappingProxyType(
@@ -75,6 +95,15 @@ _DEVICES = {
                 "tanh": 2.0,
                 "sqrt": 0.5,
                 "pow": 4.0,
+                # exp2f 2, log2f 1, log10f 2, rsqrtf 2, erff 2, erfcf 4 (erfc 5), sinf 2, cosf 2
+                "exp2": 2.0,
+                "log2": 1.0,
+                "log10": 2.0,
+                "rsqrt": 2.0,
+                "erf": 2.0,
+                "erfc": 5.0,
+                "sin": 2.0,
+                "cos": 2.0,
             }
         ),
         "CUDA C++ Programming Guide, Mathematical Functions, maximum ULP error",
@@ -85,7 +114,14 @@ _DEVICES = {
     ),
 }
 
-_OTHER = replace(_DEVICES["cpu"], sums=Sums(), alpha_in_storage=False)
+_OTHER = replace(
+    _DEVICES["cpu"],
+    sums=Sums(),
+    alpha_in_storage=False,
+    steps_in_storage=False,
+    running_in_double=False,
+    erf_of_vectors=0.0,
+)
 
 
 @lru_cache(maxsize=16)

@@ -16,10 +16,9 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from equivalences import formats
@@ -115,13 +114,16 @@ def tensors(tree: Any) -> list[Tensor]:
 
 def in_registers(call: Call) -> Call:
     """The call as its inner operations see it: results stay in the kernel's arithmetic."""
-    return call.giving(torch.empty(0, dtype=call.arithmetic.dtype))
+    inner = call.giving(call.out)
+    inner.format = inner.arithmetic = call.arithmetic
+    return inner
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 Rule = Callable[[Call], Any]  # gives a Shadow, one for each result, or None where there is nothing to say
 RULES: dict[str, Rule] = {}
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def by_schema(function: Callable[..., Any], **words: str) -> Rule:
@@ -154,13 +156,15 @@ def by_schema(function: Callable[..., Any], **words: str) -> Rule:
     return follow
 
 
-def rule(*operations: str, **words: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def rule(*operations: str, **words: str) -> Callable[[F], F]:
     """Registers one rule for ATen operations, by packet name ("add", "_log_softmax"); ``add_`` is ``add``.
+
+    An operation of another namespace, whose arguments have other names, is named with it ("prims::where").
 
     `words` are those of `by_schema`.
     """
 
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+    def register(function: F) -> F:
         followed = by_schema(function, **words)
         for operation in operations:
             if operation in RULES:

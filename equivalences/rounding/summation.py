@@ -42,6 +42,10 @@ class Sums:
         """A row of n numbers, adjacent in memory, inside a kernel; `wide`: of float64."""
         return self.any(n)
 
+    def moments(self, n: int, wide: bool) -> float:
+        """Means of parts of n numbers that are merged into one; those of a loop count half (rules/moments.py)."""
+        return self.any(n) + 1.0
+
     def nll(self, n: int, short: bool = False) -> int:
         """The total of nll_loss over n rows; `short`: of 16-bit numbers."""
         return self.any(n)
@@ -68,6 +72,12 @@ class Cascades(Sums):
     def row(self, n: int, wide: bool) -> int:
         """vec::map_reduce_all: lane by lane, then the lanes."""
         return min(self.any(n), max(-(-n // lanes) + lanes for lanes in (_VECTORS[:3] if wide else _VECTORS[1:4])))
+
+    def moments(self, n: int, wide: bool) -> float:
+        """RowwiseMoments (cpu/moments_utils.h): 16 numbers a lane, a cascade, then the rest and the lanes in loops."""
+        lanes = _VECTORS[-1]
+        chunks = max(-(-n // (16 * _VECTORS[0])), 1)
+        return min(self.any(n) + 1.0, 17 / 2 + (chunks - 1).bit_length() + lanes / 2 + (lanes + 1) / 2)
 
     def nll(self, n: int, short: bool = False) -> int:
         return cascade_height(n)

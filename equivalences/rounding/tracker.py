@@ -8,6 +8,7 @@ operation; the bound of a composition, and of its gradient, follows from them.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,29 +57,42 @@ def _on_the_stack(modules: frozenset[str]) -> set[str]:
     return found
 
 
-class _Described(NamedTuple):
+class Described(NamedTuple):
     """What an operator is.
 
     name       its packet name without the in-place underscore.
     mutates    it writes into an argument: the first one (`in_place`), or ``out=``.
     composite  it is made of other operations; autograd has taken it apart, unless it is left out.
+    rule       the name of its rule: that of another namespace than ATen's may have one of its own.
+    asks       it gives no tensor and writes into none: a question of Python's.
+    views      it gives views of its arguments alone.
     """
 
     namespace: str
     name: str
+    rule: str
     mutates: bool
     in_place: bool
     composite: bool
+    asks: bool
+    views: bool
     schema: Schema
 
 
 @lru_cache(maxsize=4096)
-def _described(func: Any) -> _Described:
+def described(func: Any) -> Described:
     name, mutates = func._schema.name.partition("::")[2], func._schema.is_mutable
     in_place = mutates and name.endswith("_")
     name = name[:-1] if in_place else name
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-    return _Described(func.namespace, name, mutates, in_place, bool(composite) and name not in RULES, Schema.of(func))
+    own = f"{func.namespace}::{name}"
+    rule = own if own in RULES else name
+    made = bool(composite) and rule not in RULES
+    given = [each for each in func._schema.returns if "Tensor" in str(each.type)]
+    views = bool(given) and not mutates and all(each.alias_info is not None for each in given)
+    return Described(
+        func.namespace, name, rule, mutates, in_place, made, not given and not mutates, views, Schema.of(func)
+    )
 
 
 _FOLLOWED = ("aten", "prims", "profiler")
@@ -89,8 +103,9 @@ class Tracker(TorchDispatchMode):
     """The mode itself; enter it, `declare` the inputs, run, and ask for `shadow(out)`.
 
     mode      "compiled" if the bounds are for the code that a compiler makes of the operations run here.
-    as_is     rules that replace the registered ones for this run (see `model.KnownDefect`).
+    as_is     rules that replace the registered ones for this run (see `findings.model.KnownDefect`).
     history   keep every step, to name the first operation that exceeded its bound.
+    outside   take tensors that were never declared for constants, exact as they are (else they are an error).
     modules   operation -> modules of which it is noted whether they call it (see `callers`).
     """
 
@@ -98,6 +113,7 @@ class Tracker(TorchDispatchMode):
     mode: str = "eager"
     as_is: Mapping[str, Rule] = field(default_factory=dict)
     history: bool = False
+    outside: bool = False
     modules: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -138,12 +154,16 @@ class Tracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        what = _described(func)
+        what = described(func)
         if what.namespace not in _FOLLOWED:
             return self._inside(func, args, kwargs)
         if what.composite:
             with self:
                 return func.decompose(*args, **kwargs)
+        if self.outside:
+            for tensor in (*tensors(args), *tensors(tuple(kwargs.values()))):
+                if tensor.is_floating_point() and not tensor.is_meta and not self.shadows.known(tensor):
+                    self.shadows.take(tensor)  # before it may be written into
         out = func(*args, **kwargs)
         self._follow(func, what, args, kwargs, out)  # below autograd: nothing here is recorded
         return out
@@ -159,20 +179,24 @@ class Tracker(TorchDispatchMode):
         with self:
             return func.redispatch(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, backend)), *args, **kwargs)
 
-    def _follow(self, func: Any, what: _Described, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
+    def _follow(self, func: Any, what: Described, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         name = what.name
         if what.namespace == "profiler":
             return
         results = tensors(out)
         if results and results[0].is_meta:
             return  # no numbers: forward mode tries the shapes of a decomposition out before it first uses it
+        if not results and what.asks and what.rule not in RULES:
+            return
         inputs = [*tensors(args), *tensors(tuple(kwargs.values()))] if kwargs else tensors(args)
-        if not what.mutates and results and _view_of(name, inputs, results):
+        if not what.mutates and results and self._views(name, inputs, results):
             return  # geometry does the rest
+        real = doubt = False
         for t in (*results, *inputs):
-            if t.is_floating_point() or self.shadows.known(t):
+            if real := t.is_floating_point():
                 break
-        else:
+            doubt = doubt or (self.shadows.known(t) and (what.mutates or not self.shadows.certain(t)))
+        if not real and not doubt:
             return  # exact data only
         arguments = what.schema.bind(args, kwargs)
         if what.in_place:
@@ -180,7 +204,9 @@ class Tracker(TorchDispatchMode):
             results = tensors(out)
         elif what.mutates and "out" not in kwargs:
             raise Untracked(f"{func} writes into arguments: let it return its result, so that the bound can follow")
-        found = self.as_is.get(name) or RULES.get(name)
+        found = self.as_is.get(what.rule) or RULES.get(what.rule)
+        if found is None and not real:
+            found = _integers
         if found is None:
             raise Untracked(f"aten::{name} has no rounding rule: add one with @rule({name!r}) in equivalences/rounding")
         call = Call(self.shadows, self.assume, name, func, arguments, out)
@@ -196,6 +222,15 @@ class Tracker(TorchDispatchMode):
             self.callers |= {(name, module) for module in _on_the_stack(self.modules[name])}
         self._note(name, results, [shadows] if isinstance(shadows, Shadow) else shadows)
 
+    def _views(self, name: str, inputs: list[Tensor], results: list[Tensor]) -> bool:
+        """Whether the results are views, of which nothing else need be known; bits read as numbers are constants."""
+        if not _view_of(name, inputs, results):
+            return False
+        for each in results:
+            if each.is_floating_point() and not inputs[0].is_floating_point() and not self.shadows.known(each):
+                self.shadows.declare(each)
+        return True
+
     def _note(self, name: str, results: list[Tensor], shadows: Any) -> None:
         """Writes the shadows of an operation's results, and keeps the step."""
         for tensor, shadow in zip(results, shadows, strict=True):
@@ -206,13 +241,19 @@ class Tracker(TorchDispatchMode):
                     self.steps.append(Step(f"aten::{name}", tensor.dtype, numbers(tensor), kept.v, kept.e))
 
 
+def _integers(call: Call) -> list[Shadow]:
+    """Whole numbers and masks by any operation without a rule: of what rounding may have decided, nothing is known."""
+    doubt = math.inf if call.doubted(*call.arguments.values()) else 0.0
+    return [Shadow(numbers(each), np.full(each.shape, doubt)) for each in tensors(call.out)]
+
+
 def _view_of(name: str, inputs: list[Tensor], results: list[Tensor]) -> bool:
-    """Whether all results lie in the storage of inputs; raises Untracked where they read its bits as another kind."""
+    """Whether all results lie in the storage of inputs.  Raises Untracked for complex numbers."""
     if name == "lift_fresh":  # a new constant is a view of nothing declared
         return False
     storages = {t.untyped_storage()._cdata for t in inputs}
     if not storages.issuperset(t.untyped_storage()._cdata for t in results):
         return False
-    if any(t.is_floating_point() != inputs[0].is_floating_point() for t in results):
-        raise Untracked(f"aten::{name} reinterprets bits: no error bound survives that")
+    if any(t.is_complex() != inputs[0].is_complex() for t in results):
+        raise Untracked(f"aten::{name}: complex numbers are not followed")
     return True

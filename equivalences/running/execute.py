@@ -38,10 +38,12 @@ class Follow:
 
     as_is    rules that replace the registered ones: what a known defect says that the kernel really does.
     history  keep every step, to name the first operation that exceeded its bound.
+    outside  tensors that are no items of the problem are constants, exact as they are (else they are an error).
     """
 
     as_is: Mapping[str, Rule] = field(default_factory=dict)
     history: bool = False
+    outside: bool = False
 
 
 FOLLOW = Follow()
@@ -66,7 +68,7 @@ class Outcome:
 
     `dtypes` are those of the results themselves; `exact` and `bound` are the running analysis' value and error bound,
     `operations` the ATen operations that it followed, `callers` some of these with the module that called them, where a
-    known defect is one of that module (all empty for a plain run).
+    known defect is one of that module, `constants` the bits of what came in from elsewhere (all empty for a plain run).
     """
 
     got: Mapping[str, Array]
@@ -76,6 +78,7 @@ class Outcome:
     operations: frozenset[str] = frozenset()
     callers: frozenset[tuple[str, str]] = frozenset()
     steps: tuple[Step, ...] = ()
+    constants: tuple[bytes, ...] = ()
 
     @cached_property
     def excess(self) -> Step | None:
@@ -188,7 +191,7 @@ def run(
             results = forward_backward(call, bench)
         dtypes = {quantity: tensor.dtype for quantity, tensor in results.items()}
         return Outcome(canonicals(identity, problem, place.layout, results), dtypes)
-    tracker = Tracker(place.device, place.mode, follow.as_is, follow.history, MODULES)
+    tracker = Tracker(place.device, place.mode, follow.as_is, follow.history, follow.outside, MODULES)
     bench = followed(tracker, bench)
     call = function(form, tuple(bench.items))
     from torch import _dynamo  # noqa: F401  # functorch loads it when first used; that computes: not under the tracker
@@ -212,4 +215,5 @@ def _outcome(
         frozenset(tracker.operations),
         frozenset(tracker.callers),
         tuple(tracker.steps),
+        tuple(tracker.shadows.constants),
     )

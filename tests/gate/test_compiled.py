@@ -16,8 +16,7 @@ from equivalences.catalogue import IDENTITIES
 from equivalences.findings import outcomes
 from equivalences.findings.known_defects import KNOWN_DEFECTS
 from equivalences.findings.special_values import SPECIAL_VALUES
-from equivalences.gate import sweep
-from equivalences.judging import judge, witness
+from equivalences.judging import judge, plan, witness
 from equivalences.judging.judge import Crash, Measurement
 from equivalences.model import Form, Identity, Problem
 from equivalences.problems.rows import some_rows
@@ -28,7 +27,7 @@ from equivalences.running.forms import function, running, torch_version
 
 def measured(identity: Identity, form: Form, fmt: str) -> list[judge.Judgement]:
     """The form's judgements on the edge problem that has compiled code's one shape."""
-    problem: Problem = sweep.edges(identity, fmt, "compiled")[0][0]
+    problem: Problem = plan.edges(identity, fmt, "compiled")[0].problem
     return judge.measure(identity, form, problem, layout=judge.layouts(identity)[0], mode="compiled")
 
 
@@ -119,7 +118,7 @@ def test_what_only_compiled_code_does_is_seen(code: str, says: str | None) -> No
 @pytest.mark.usefixtures("traced")
 def test_it_never_falls_back_to_eager_code() -> None:
     identity, wrong = IDENTITIES["cross_entropy"], Form(WRONG + "x * 1.001 if torch.compiler.is_compiling() else x")
-    whole = sweep.edges(identity, "float32", "compiled")[0][0]
+    whole = plan.edges(identity, "float32", "compiled")[0].problem
     for rows in range(2, 14):  # torch's own limit is 8 shapes
         part = some_rows(whole, identity.domain.axes, np.arange(rows))
         met = judge.measure(identity, wrong, part, layout=judge.layouts(identity)[0], mode="compiled")

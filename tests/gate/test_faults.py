@@ -25,13 +25,13 @@ from equivalences.__main__ import main
 from equivalences.catalogue import FAMILIES, FAMILY_OF, IDENTITIES
 from equivalences.evidence import peers, planted, sensitivity
 from equivalences.evidence.faults import FAULTS, SPECIAL_FAULTS
+from equivalences.evidence.faults.fault import Fault, SpecialFault
 from equivalences.evidence.peers import opinfo
 from equivalences.findings import outcomes
+from equivalences.findings.model import SpecialValue
 from equivalences.findings.special_values import SPECIAL_VALUES
 from equivalences.formats import FORMATS
-from equivalences.gate import sweep
-from equivalences.judging import judge
-from equivalences.model import Fault, SpecialFault, SpecialValue
+from equivalences.judging import judge, plan
 from equivalences.report import markdown, sealed
 from equivalences.report import planted as pages
 from equivalences.report import sensitivity as of_sensitivity
@@ -44,7 +44,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_fault(turn: int, fault: Fault) -> None:
     expected = set() if fault.invisible else set(fault.breaks)
     everywhere = hypothesis.settings().max_examples >= hypothesis.settings.get_profile("nightly").max_examples
-    for fmt in fault.formats if everywhere else sweep.in_turn(fault.formats, turn):
+    for fmt in fault.formats if everywhere else plan.in_turn(fault.formats, turn):
         assert set(planted.refuted(fault, fmt)) == expected, fmt
 
 

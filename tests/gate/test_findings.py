@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.model import KnownDefect, Unstable
 from equivalences.findings.programs import FINDINGS
 from equivalences.findings.programs.finding import Finding
 from equivalences.findings.unstable import UNSTABLE
-from equivalences.model import KnownDefect, Unstable
 from equivalences.report import findings
 from equivalences.running.forms import torch_version
 

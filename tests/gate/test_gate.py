@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from equivalences.catalogue import IDENTITIES
 from equivalences.gate import sweep
+from equivalences.judging import plan
 from equivalences.judging.judge import Judgement
 from equivalences.judging.tally import Tally
 from equivalences.model import Form, Identity, Problem
@@ -53,24 +54,24 @@ def gate(identity: Identity, fmt: str, device: str, mode: str, profile: hypothes
     every region; nor are the inputs of 16-bit formats exhausted, or the options of large batches.
     """
     whole, tally = profile.max_examples >= CI.max_examples, Tally(identity, fmt)
-    affordable = sweep.Options(mode)
-    for problem, layouts in sweep.edges(identity, fmt, mode):
-        if affordable(problem) and (whole or tally.vacuous()):
-            hold(sweep.judged(tally, problem, layouts if whole else layouts[-1:], device, mode))
+    affordable = plan.Options(mode)
+    for each in plan.edges(identity, fmt, mode):
+        if affordable(each.problem) and (whole or tally.vacuous()):
+            hold(sweep.judged(tally, each.problem, each.layouts if whole else each.layouts[-1:], device, mode))
     untested = tally.vacuous() if mode == "eager" else []
-    for problem, layouts in sweep.exhaustive(identity, fmt, mode) if whole else ():
-        hold(sweep.judged(tally, problem, layouts, device, mode))
+    for each in plan.exhaustive(identity, fmt, mode) if whole else ():
+        hold(sweep.judged(tally, each.problem, each.layouts, device, mode))
 
     def drawn(problem: Problem, turn: int) -> None:
         if not affordable(problem):
             return
-        met, layouts = Tally(identity, fmt), sweep.layouts(identity, problem, mode)
-        hold(sweep.judged(met, problem, sweep.in_turn(layouts, turn), device, mode))
+        met, layouts = Tally(identity, fmt), plan.layouts(identity, problem, mode)
+        hold(sweep.judged(met, problem, plan.in_turn(layouts, turn), device, mode))
         for kind, worst in met.worst.items():
             hypothesis.target(worst.ratio, label=kind)
 
     drawn.__name__ = f"{identity.name}_{fmt}"  # Hypothesis keeps its examples by the function's name
-    strategy = strategies.problems(identity.domain, fmt, sweep.shape(identity, fmt, mode))
+    strategy = strategies.problems(identity.domain, fmt, plan.shape(identity, fmt, mode))
     share = hypothesis.settings(profile, max_examples=max(1, profile.max_examples // len(identity.formats)))
     share(hypothesis.given(problem=strategy, turn=st.integers(0, 11))(drawn))()
 
@@ -94,8 +95,8 @@ def test_every_16_bit_input_is_judged(fmt: str) -> None:
     wrong = Form("torch.sigmoid(z) * torch.where(z == 1.6328125, 1.03125, 1)", label="wrong for one input")
     identity = replace(IDENTITIES["sigmoid"], forms=(IDENTITIES["sigmoid"].reference, wrong))
     tally = Tally(identity, fmt)
-    for problem, layouts in sweep.exhaustive(identity, fmt, "eager"):
-        sweep.judged(tally, problem, layouts, "cpu", "eager")
+    for each in plan.exhaustive(identity, fmt):
+        sweep.judged(tally, each.problem, each.layouts, "cpu", "eager")
     assert tally.numbers > 4 * 60_000
     assert {failure.form for failure in tally.failures} == {wrong}
 

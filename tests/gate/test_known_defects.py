@@ -9,9 +9,8 @@ import pytest
 
 from equivalences.catalogue import FAMILY_OF, IDENTITIES
 from equivalences.findings.known_defects import KNOWN_DEFECTS
-from equivalences.gate import sweep
-from equivalences.judging import judge, known, witness
-from equivalences.model import KnownDefect, Severity
+from equivalences.findings.model import KnownDefect, Severity
+from equivalences.judging import judge, known, plan, witness
 from equivalences.running.forms import torch_version
 
 
@@ -49,9 +48,8 @@ def test_the_gate_finds_it(defect: KnownDefect, device: str, mode: str, monkeypa
         for identity in sorted(family, key=lambda identity: identity.name != defect.identity)
         for fmt in defect.formats
         if fmt in identity.formats
-        for problem, layouts in sweep.edges(identity, fmt, mode)
-        for layout in layouts
-        for met in judge.judge(identity, problem, layout=layout, device=device, mode=mode)
+        for each in plan.edges(identity, fmt, mode)
+        for met in judge.judge(identity, each.problem, each.layouts, device=device, mode=mode)
     )
 
 

@@ -12,10 +12,11 @@ import torch
 
 from equivalences import choices
 from equivalences.findings import outcomes
+from equivalences.findings.model import Deviation, Gives, SpecialValue
 from equivalences.findings.special_values import SPECIAL_VALUES, masks
 from equivalences.findings.special_values.cross_entropy import CALL
 from equivalences.formats import FORMATS, truncate
-from equivalences.model import Deviation, Form, Gives, Raises, SpecialValue
+from equivalences.model import Form, Raises
 from equivalences.report import special
 from equivalences.running.forms import exists, torch_version
 

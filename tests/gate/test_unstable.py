@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from equivalences.catalogue import IDENTITIES
+from equivalences.findings.model import Unstable, Witness
 from equivalences.findings.unstable import UNSTABLE
 from equivalences.formats import FORMATS
 from equivalences.judging import judge
 from equivalences.judging.judge import Measurement
 from equivalences.judging.witness import beside_reference, still_unstable
-from equivalences.model import Unstable, Witness
 from equivalences.running.forms import reached
 
 SHOWN = [

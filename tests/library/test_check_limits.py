@@ -184,7 +184,8 @@ def test_what_nothing_gives_is_declared() -> None:
 def test_another_mean_is_declared(normaliser: str, count: Any) -> None:
     def loss(z: Tensor, y: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
         total = F.cross_entropy(z, y, weight, ignore_index=ignore_index, reduction="sum")
-        return total / count(z, y, ignore_index)
+        mean: Tensor = total / count(z, y, ignore_index)
+        return mean
 
     asked: dict[str, Any] = {**ONE, "examples": 12, "supports": {"ignore_index", "weight"}}
     check(loss, limits=Limits(normaliser=normaliser), **asked).raise_if_failed()

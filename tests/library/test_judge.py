@@ -14,13 +14,14 @@ from torch import Tensor
 
 from equivalences.catalogue import IDENTITIES
 from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.model import KnownDefect
 from equivalences.gate import sweep
-from equivalences.judging import judge, known
+from equivalences.judging import judge, known, plan
 from equivalences.judging.facts import EXCUSED, INSIDE, OUTSIDE, UNDECIDED
 from equivalences.judging.judge import Crash, Measurement
 from equivalences.judging.tally import Tally
 from equivalences.judging.trial import Trial
-from equivalences.model import Form, Identity, KnownDefect, Problem
+from equivalences.model import Form, Identity, Problem
 from equivalences.oracle import exact
 from equivalences.oracle.enclosure import Enclosure
 from equivalences.rounding import RULES, Call, Shadow, Tracker, Untracked
@@ -160,8 +161,8 @@ def test_a_form_without_a_bound_in_a_region_that_it_claims_is_vacuous() -> None:
     squared = Form("F.softmax(z, dim) + 0 * torch.exp((z * z).sum(dim, keepdim=True))", label="squared")
     bold = replace(identity, forms=(identity.reference, squared))
     tally = Tally(bold, "float32")
-    for problem, _ in sweep.edges(bold, "float32", "eager"):
-        sweep.judged(tally, problem, ("contiguous",), "cpu", "eager")
+    for each in plan.edges(bold, "float32"):
+        sweep.judged(tally, each.problem, ("contiguous",), "cpu", "eager")
     assert not tally.failures
     missing = tally.vacuous()
     assert "squared: value, region extreme" in missing
@@ -336,3 +337,23 @@ def test_a_shadow_survives_its_tensor_being_overwritten(dtype: torch.dtype) -> N
 def test_a_form_that_is_no_python_says_so_where_it_is_written() -> None:
     with pytest.raises(ValueError, match=r"the form 'F.softmin\(-z, dim' is no Python: '\(' was never closed"):
         Form("F.softmin(-z, dim")
+
+
+def test_the_same_bits_in_another_layout_are_not_followed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = IDENTITIES["softmax"]
+    wrong = Form("F.softmax(z, dim) if z.is_contiguous() else F.softmax(z, dim) * 1.0625", label="wrong when strided")
+    both = replace(identity, forms=(identity.reference, wrong))
+    problem = Problem("float32", {"z": np.array([[1.0, 2.0], [0.5, 4.0]]), "g": np.ones((2, 2))})
+    followed: list[str] = []
+
+    def measure(identity: Identity, form: Form, problem: Problem, **place: str) -> list[judge.Judgement]:
+        followed.append(form.label)
+        return original(identity, form, problem, **place)
+
+    original = judge.measure
+    monkeypatch.setattr(judge, "measure", measure)
+    met = list(judge.judge(both, problem, ("contiguous", "strided")))
+    assert followed.count(identity.reference.label) == 1
+    assert followed.count(wrong.label) == 2
+    assert {(m.form, m.layout) for m in met if m.failed} == {(wrong, "strided")}
+    assert {m.layout for m in met if m.form is identity.reference} == {"contiguous", "strided"}

@@ -26,11 +26,11 @@ from equivalences.judging.tally import Cell, Met, Tally, Worst
 from equivalences.model import Array, Form, Identity, Problem
 from equivalences.problems import regions
 from equivalences.report import ending, failure, formula, results, table
-from equivalences.report.environment import environment
 from equivalences.report.progress import remaining
 from equivalences.report.shrink import shrunk
 from equivalences.report.snippet import place, snippet
 from equivalences.running import execute
+from equivalences.running.environment import environment
 from equivalences.running.execute import Place
 from equivalences.running.layouts import LAYOUTS, applies, canonical, rows_of
 
@@ -142,7 +142,7 @@ def test_results_are_strict_json(tmp_path: Path) -> None:
     tally = Tally(SOFTMAX, "float32")
     wrong = replace(SOFTMAX, forms=(*SOFTMAX.forms, WRONG))
     for problem in wrong.domain.edges("float32")[2:4]:
-        for judgement in judge.judge(wrong, problem):
+        for judgement in judge.judge(wrong, problem, ("contiguous",)):
             tally.add(judgement)
     assert any(isinstance(f, Measurement) for f in tally.failures)
     path = tmp_path / "results.json"

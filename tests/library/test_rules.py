@@ -20,8 +20,8 @@ from torch import Tensor
 
 from equivalences.findings.known_defects import KNOWN_DEFECTS
 from equivalences.findings.known_defects.rules import rule_of
+from equivalences.findings.model import KnownDefect
 from equivalences.formats import of
-from equivalences.model import KnownDefect
 from equivalences.rounding import RULES, Call, Shadow, Tracker, Untracked
 from equivalences.rounding.arrays import numbers
 from equivalences.rounding.call import by_schema
@@ -221,7 +221,7 @@ def overloads(operation: str) -> list[set[str]]:
     schemas = [
         schema
         for name in (operation, f"{operation}_")
-        for schema in torch._C._jit_get_schemas_for_operator(f"aten::{name}")
+        for schema in torch._C._jit_get_schemas_for_operator(name if "::" in name else f"aten::{name}")
     ]
     return [{each.name for each in schema.arguments} for schema in schemas]
 

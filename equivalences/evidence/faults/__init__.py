@@ -7,7 +7,7 @@ values are refused by their table, `equivalences.special_values`, and stand apar
 from __future__ import annotations
 
 from equivalences.evidence.faults import binary, cross_entropy, large, layers, options, softmax, special, training, wide
-from equivalences.model import Fault, SpecialFault
+from equivalences.evidence.faults.fault import Fault, SpecialFault
 
 FAULTS: dict[str, Fault] = {}
 SPECIAL_FAULTS: tuple[SpecialFault, ...] = special.FAULTS

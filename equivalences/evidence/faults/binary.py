@@ -5,8 +5,9 @@ from __future__ import annotations
 from equivalences.catalogue import binary as the
 from equivalences.catalogue import binary_options as reduced
 from equivalences.catalogue import sigmoid as logistic
+from equivalences.evidence.faults.fault import Fault
 from equivalences.evidence.faults.plant import BOTH, GRADIENT, VALUE, WIDE, gradient, upstream, value
-from equivalences.model import Fault, Form
+from equivalences.model import Form
 
 BCE = "F.binary_cross_entropy_with_logits(z, t, reduction='none')"
 MEAN = "F.binary_cross_entropy_with_logits(z, t, reduction=reduction)"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from equivalences.catalogue import cross_entropy as the
+from equivalences.evidence.faults.fault import Fault
 from equivalences.evidence.faults.plant import BOTH, GRADIENT, NARROW, VALUE, WIDE, gradient, upstream, value
-from equivalences.model import Fault, Form
+from equivalences.model import Form
 
 FLAT = ("contiguous", "strided", "transposed")
 CE = "F.cross_entropy(z, y, reduction='none')"

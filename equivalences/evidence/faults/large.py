@@ -6,8 +6,9 @@ from equivalences.catalogue import derivatives as twice
 from equivalences.catalogue import large as the
 from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SOFT, SOFT_MEAN
 from equivalences.catalogue.large import OF_LABELS, WEIGHTED
+from equivalences.evidence.faults.fault import Fault
 from equivalences.evidence.faults.plant import BOTH, GRADIENT, MEAN, NARROW, VALUE, WIDE, gradient
-from equivalences.model import Fault, Form
+from equivalences.model import Form
 
 
 def counted_to(most: int, options: str) -> str:

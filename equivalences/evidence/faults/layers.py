@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from equivalences.catalogue import distributions, layers
+from equivalences.evidence.faults.fault import Fault
 from equivalences.evidence.faults.plant import BOTH, GRADIENT, VALUE, gradient, value
-from equivalences.model import Fault, Form
+from equivalences.model import Form
 
 LINEAR = "F.linear(x, W, b)"
 FLAT = ("contiguous",)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from equivalences.catalogue import cross_entropy_options as the
 from equivalences.catalogue import linear_cross_entropy as of_layer
 from equivalences.catalogue.cross_entropy_options import INDEX, KEPT, REDUCED, SOFT
+from equivalences.evidence.faults.fault import Fault
 from equivalences.evidence.faults.plant import BOTH, GRADIENT, MEAN, gradient, upstream, value
-from equivalences.model import Fault, Form
+from equivalences.model import Form
 
 CE = f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)"
 LINEAR = "F.cross_entropy(F.linear(x, W, b), y, weight, ignore_index=ignore_index, reduction=reduction)"

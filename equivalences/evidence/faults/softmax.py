@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from equivalences.catalogue import softmax as the
 from equivalences.catalogue import tails
+from equivalences.evidence.faults.fault import Fault
 from equivalences.evidence.faults.plant import BOTH, GRADIENT, NARROW, VALUE, WIDE, gradient, upstream, value
-from equivalences.model import Fault, Form
+from equivalences.model import Form
 
 FLAT = ("contiguous", "strided", "transposed")
 SOFTMAX, LOG_SOFTMAX, LSE = "F.softmax(z, dim)", "F.log_softmax(z, dim)", "torch.logsumexp(z, dim)"

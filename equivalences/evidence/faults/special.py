@@ -5,12 +5,12 @@ from __future__ import annotations
 from equivalences.catalogue import binary_options, cross_entropy, cross_entropy_options, distributions, sigmoid
 from equivalences.catalogue import linear_cross_entropy as linear
 from equivalences.catalogue import softmax as the
+from equivalences.evidence.faults.fault import SpecialFault
 from equivalences.evidence.faults.plant import gradient
 from equivalences.findings.special_values.cross_entropy import CALL
 from equivalences.findings.special_values.cross_entropy_options import SMOOTHED, SOFT, WEIGHTED
 from equivalences.findings.special_values.distributions import BINARY, ENTROPY, LOG_PROB
 from equivalences.findings.special_values.linear_cross_entropy import AT_ONCE, IN_CHUNKS
-from equivalences.model import SpecialFault
 
 SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = "F.softmax(z, 1)", "F.log_softmax(z, 1)", "torch.logsumexp(z, 1)"
 NLL = "F.nll_loss(x, y, weight=weight, reduction=reduction)"

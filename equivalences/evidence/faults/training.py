@@ -5,8 +5,9 @@ from __future__ import annotations
 from equivalences.catalogue import optimizers as step
 from equivalences.catalogue import training, two_columns
 from equivalences.catalogue.training import GRADIENTS, LEAVES, LOSSES, RESULT
+from equivalences.evidence.faults.fault import Fault
 from equivalences.evidence.faults.plant import NARROW, VALUE
-from equivalences.model import Fault, Form
+from equivalences.model import Form
 
 _RISING = "g = -d if maximize else d\n"
 _LOSS = LOSSES["F.cross_entropy"]

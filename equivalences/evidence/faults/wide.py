@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from equivalences.catalogue import large as the
 from equivalences.catalogue.cross_entropy_options import INDEX
+from equivalences.evidence.faults.fault import Fault
 from equivalences.evidence.faults.plant import BOTH, GRADIENT, gradient
-from equivalences.model import Fault, Form
+from equivalences.model import Form
 
 _CROSS_ENTROPY = f"F.cross_entropy(z, y, {INDEX}, reduction=reduction)"
 _LABEL = "y = torch.where(y == ignore_index, y, {} % z.shape[dim])\n" + _CROSS_ENTROPY

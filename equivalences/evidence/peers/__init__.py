@@ -21,8 +21,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
+from equivalences.evidence.faults.fault import Fault, SpecialFault
 from equivalences.evidence.peers import opinfo, practice
-from equivalences.model import Fault, Form, SpecialFault
+from equivalences.model import Form
 
 PEERS: dict[str, Callable[[Fault, str], bool | None]] = {
     "assert_close": practice.assert_close,

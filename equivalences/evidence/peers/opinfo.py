@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equivalences.evidence.faults.fault import Fault
 from equivalences.evidence.peers import practice
 from equivalences.formats import FORMATS
-from equivalences.model import Fault, Form, Identity, Problem
+from equivalences.model import Form, Identity, Problem
 from equivalences.running import execute
 from equivalences.running.forms import function
 

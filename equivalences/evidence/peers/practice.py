@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from equivalences.evidence.faults.fault import Fault
 from equivalences.formats import FORMATS, truncate
-from equivalences.model import Array, Fault, Form, Identity, Problem
+from equivalences.model import Array, Form, Identity, Problem
 from equivalences.running import execute
 from equivalences.running.execute import Place
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from equivalences.findings.known_defects.releases import SEEN
 from equivalences.findings.known_defects.rules import actual
-from equivalences.model import KnownDefect, Problem, Severity
+from equivalences.findings.model import KnownDefect, Severity
+from equivalences.model import Problem
 
 
 def _equal_rows(

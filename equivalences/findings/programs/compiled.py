@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from equivalences.findings.model import Severity
 from equivalences.findings.programs.finding import Finding, Stated, known
-from equivalences.model import EVERY_FORMAT, Severity
+from equivalences.model import EVERY_FORMAT
 
 COMPILED = (
     Finding(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from equivalences.findings.known_defects import KNOWN_DEFECTS
+from equivalences.findings.model import KnownDefect, Severity, Unstable
 from equivalences.findings.unstable import UNSTABLE
-from equivalences.model import KnownDefect, Severity, Unstable
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from equivalences.findings.model import Severity
 from equivalences.findings.programs.finding import Finding, Stated, known
-from equivalences.model import Severity
 
 SIXTEEN_BITS = (
     Finding(

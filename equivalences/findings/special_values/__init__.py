@@ -7,6 +7,7 @@ An entry is a few lines in one module below.  `docs/special_values.md` is made o
 
 from __future__ import annotations
 
+from equivalences.findings.model import SpecialValue
 from equivalences.findings.special_values import (
     binary,
     cross_entropy,
@@ -15,11 +16,21 @@ from equivalences.findings.special_values import (
     linear_cross_entropy,
     masks,
     nll_loss,
+    sigmoid,
     softmax,
 )
-from equivalences.model import SpecialValue
 
-_MODULES = (softmax, cross_entropy, cross_entropy_options, nll_loss, linear_cross_entropy, binary, distributions, masks)
+_MODULES = (
+    softmax,
+    cross_entropy,
+    cross_entropy_options,
+    nll_loss,
+    linear_cross_entropy,
+    sigmoid,
+    binary,
+    distributions,
+    masks,
+)
 
 SPECIAL_VALUES: tuple[SpecialValue, ...] = tuple(entry for module in _MODULES for entry in module.TABLE)
 

@@ -1,4 +1,4 @@
-"""Special values of sigmoid, logsigmoid, softplus and the binary losses."""
+"""Special values of the binary losses."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from math import inf, nan
 
 import numpy as np
 
+from equivalences.findings.model import Deviation, Gives, SpecialValue
 from equivalences.findings.special_values.softmax import DOCS, LATER, OLDEST, SEEN
-from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.model import Raises
 
-_sigmoid = partial(SpecialValue, "sigmoid", call="torch.sigmoid(z)", source=DOCS + "torch.nn.Sigmoid.html")
-_logsigmoid = partial(SpecialValue, "logsigmoid", call="F.logsigmoid(z)", source=DOCS + "torch.nn.LogSigmoid.html")
-_softplus = partial(SpecialValue, "softplus", call="F.softplus(z)", source=DOCS + "torch.nn.Softplus.html")
 _bce = partial(
     SpecialValue,
     "binary_cross_entropy",
@@ -62,25 +60,6 @@ FLOORED = (
 )
 
 TABLE = (
-    _sigmoid("+inf", items={"z": [inf]}, outcome=Gives([1], [0]), why="limit"),
-    _sigmoid("-inf", items={"z": [-inf]}, outcome=Gives([0], [0]), why="limit"),
-    _sigmoid("nan", items={"z": [nan]}, outcome=Gives([nan], [nan]), why="nan is passed on"),
-    _sigmoid("nothing", items={"z": []}, outcome=Gives([], []), why="nothing to compute"),
-    _sigmoid(
-        "integers",
-        items={"z": [0]},
-        outcome=Gives([0.5], dtype="float32"),
-        why="integers become the default format",
-        formats=("float32",),
-    ),
-    _logsigmoid("+inf", items={"z": [inf]}, outcome=Gives([0], [0]), why="limit"),
-    _logsigmoid("-inf", items={"z": [-inf]}, outcome=Gives([-inf], [1]), why="limit"),
-    _logsigmoid("nan", items={"z": [nan]}, outcome=Gives([nan], [nan]), why="nan is passed on"),
-    _logsigmoid("nothing", items={"z": []}, outcome=Gives([], []), why="nothing to compute"),
-    _softplus("+inf", items={"z": [inf]}, outcome=Gives([inf], [1]), why="limit"),
-    _softplus("-inf", items={"z": [-inf]}, outcome=Gives([0], [0]), why="limit"),
-    _softplus("nan", items={"z": [nan]}, outcome=Gives([nan], [nan]), why="nan is passed on"),
-    _softplus("nothing", items={"z": []}, outcome=Gives([], []), why="nothing to compute"),
     # --- binary_cross_entropy: probabilities ---
     _bce(
         "0 for target 1",

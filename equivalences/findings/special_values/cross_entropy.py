@@ -8,8 +8,9 @@ from math import inf, nan
 
 import numpy as np
 
+from equivalences.findings.model import Deviation, Gives, SpecialValue
 from equivalences.findings.special_values.softmax import DOCS, LATER, MASK, OLDEST, POSITIVE, SEEN, SHIFT, UNDEFINED
-from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.model import Raises
 
 CALL = "F.cross_entropy(z, y, reduction=reduction)"
 

@@ -7,6 +7,7 @@ from math import inf, nan
 
 import numpy as np
 
+from equivalences.findings.model import Deviation, Gives
 from equivalences.findings.special_values.cross_entropy import (
     GOOD,
     IGNORED,
@@ -20,7 +21,7 @@ from equivalences.findings.special_values.cross_entropy import (
     of_labels,
 )
 from equivalences.findings.special_values.softmax import SEEN
-from equivalences.model import Deviation, Gives, Raises
+from equivalences.model import Raises
 
 WEIGHTED = "F.cross_entropy(z, y, weight=weight, reduction=reduction)"
 SMOOTHED = "F.cross_entropy(z, y, label_smoothing=0.5, reduction=reduction)"

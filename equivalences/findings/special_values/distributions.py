@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from math import inf, nan
 
+from equivalences.findings.model import Deviation, Gives, SpecialValue
 from equivalences.findings.special_values.cross_entropy import OUT_OF_BOUNDS
 from equivalences.findings.special_values.softmax import DOCS, LATER, OLDEST, SEEN
-from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.model import Raises
 
 _kl = partial(
     SpecialValue, "kl_div", call="F.kl_div(x, t, reduction=reduction)", source=DOCS + "torch.nn.KLDivLoss.html"

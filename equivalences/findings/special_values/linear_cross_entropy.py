@@ -7,6 +7,7 @@ from math import nan
 
 import numpy as np
 
+from equivalences.findings.model import Deviation, Gives, SpecialValue
 from equivalences.findings.special_values.cross_entropy import (
     IGNORED,
     IGNORED_ROW,
@@ -16,7 +17,7 @@ from equivalences.findings.special_values.cross_entropy import (
     SUM,
 )
 from equivalences.findings.special_values.softmax import DOCS, LATER
-from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.model import Raises
 
 AT_ONCE = "F.linear_cross_entropy(x, W, y, reduction=reduction)"
 IN_CHUNKS = "F.linear_cross_entropy(x, W, y, reduction=reduction, options=nn.LinearCrossEntropyOptions())"

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from equivalences.findings.model import Deviation, Gives, SpecialValue
 from equivalences.findings.special_values.cross_entropy import IGNORED, IGNORED_ROW, NO_GRADIENT, of_labels
 from equivalences.findings.special_values.cross_entropy_options import SOFT
 from equivalences.findings.special_values.softmax import MASK, SEEN, of_log_softmax, of_logsumexp, of_softmax
-from equivalences.model import Array, Deviation, Gives, SpecialValue
+from equivalences.model import Array
 
 ABOUT = (
     "Masks of many classes have a row for each pattern: the first class -inf, the last, the first and the last tile "

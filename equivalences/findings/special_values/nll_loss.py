@@ -7,6 +7,7 @@ from math import inf, nan
 
 import numpy as np
 
+from equivalences.findings.model import Deviation, Gives, SpecialValue
 from equivalences.findings.special_values.cross_entropy import (
     GOOD,
     IGNORED,
@@ -19,7 +20,7 @@ from equivalences.findings.special_values.cross_entropy import (
     WRAPPED,
 )
 from equivalences.findings.special_values.softmax import DOCS, SEEN
-from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.model import Raises
 
 _nll = partial(
     SpecialValue,

@@ -7,7 +7,8 @@ from math import inf, nan
 
 import numpy as np
 
-from equivalences.model import Deviation, Gives, Raises, SpecialValue
+from equivalences.findings.model import Deviation, Gives, SpecialValue
+from equivalences.model import Raises
 
 DOCS = "https://docs.pytorch.org/docs/stable/generated/"
 SEEN = ("2.8.0", "2.13.0", "2.14.1", "2.15.0")

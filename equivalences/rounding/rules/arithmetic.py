@@ -1,4 +1,4 @@
-"""Rules for + - * /, fused multiply-adds, matrix products, comparisons and selections.
+"""Rules for + - * /, fused multiply-adds, comparisons and selections.
 
 Every rule is the standard model fl(a op b) = (a op b)(1 + d), |d| <= u (Higham 2002, 2.4), applied to operands that
 are themselves off by e_a and e_b, with no term dropped.
@@ -42,14 +42,49 @@ def stored(call: Call, tensor: Tensor, x: Shadow) -> Shadow:
     return rounded(call.giving(tensor), *x, roundings=0.0, underflow=False)
 
 
+def in_storage(call: Call, x: Shadow) -> Shadow:
+    """What a kernel has in its registers as it is stored: 16-bit results are rounded once more."""
+    return rounded(call, *x, roundings=0.0, underflow=False)
+
+
+def either(x: Shadow, low: Shadow, high: Shadow) -> Shadow:
+    """`low` where x <= 0, `high` where x > 0; both where rounding may decide that, with how far they are apart."""
+    v = np.where(x.v > 0, high.v, low.v)
+    both = np.maximum(low.e + abs(low.v - v), high.e + abs(high.v - v))
+    return Shadow(v, np.where(x.v - x.e > 0, high.e, np.where(x.v + x.e <= 0, low.e, both)))
+
+
+def infinite(found: Shadow, a: Shadow, b: Shadow, sign: bool = False) -> Shadow:
+    """`found`, exact where it is infinite because an operand is, exactly (a mask, the start of a running maximum).
+
+    The other one must have a bound; of a product or a quotient (`sign`) also its sign must be known.
+    """
+    if np.logical_and.reduce(np.isfinite(found.v), axis=None):  # nearly always: cheap
+        return found
+    given = endless(a) & (b.e < math.inf) & ((abs(b.v) > b.e) | (not sign))
+    given = given | endless(b) & (a.e < math.inf) & ((abs(a.v) > a.e) | (not sign))
+    return Shadow(found.v, np.where(given & np.isinf(found.v), 0.0, found.e))
+
+
+def endless(x: Shadow) -> Array:
+    """Where a number is exactly infinite."""
+    found: Array = np.isinf(x.v) & (x.e == 0)
+    return found
+
+
 def exact(v: Array, e: Array = NOTHING) -> Shadow:
     """A result that the operation does not round."""
     return Shadow(v, e)
 
 
+def constant(number: float) -> Shadow:
+    """A number that every format holds."""
+    return exact(np.array(number))
+
+
 def one() -> Shadow:
     """The constant 1."""
-    return exact(np.array(1.0))
+    return constant(1.0)
 
 
 def neg(a: Shadow) -> Shadow:
@@ -89,7 +124,7 @@ def converted(a: Shadow, source: Tensor, target: Tensor) -> Shadow:
         lost = fmt.u * size + fmt.eta / 2  # bfloat16 to float16 too: of another range
     else:
         return a
-    return Shadow(a.v, unbounded(a.e + lost, size + a.e + lost > fmt.max))
+    return infinite(Shadow(a.v, unbounded(a.e + lost, size + a.e + lost > fmt.max)), a, a)
 
 
 def operand(call: Call, x: Any, fmt: Format | None = None) -> Shadow:
@@ -104,7 +139,7 @@ def operand(call: Call, x: Any, fmt: Format | None = None) -> Shadow:
     else:
         lost = fmt.u * abs(shadow.v) * (abs(shadow.v) > 2.0**fmt.precision)
     e = shadow.e + lost
-    return Shadow(shadow.v, unbounded(e, abs(shadow.v) + e > fmt.max))
+    return infinite(Shadow(shadow.v, unbounded(e, abs(shadow.v) + e > fmt.max)), shadow, shadow)
 
 
 def selected(call: Call, x: Any) -> Shadow:
@@ -125,7 +160,8 @@ def _term(call: Call, x: Any, steps: Format) -> Shadow:
     shadow = operand(call, x, steps)
     if isinstance(x, Tensor):
         return shadow
-    return Shadow(shadow.v, shadow.e + abs(held(float(x), steps.dtype) - float(x)))
+    off = abs(held(float(x), steps.dtype) - float(x)) if math.isfinite(x) else 0.0
+    return Shadow(shadow.v, shadow.e + off)
 
 
 def _sum(call: Call, left: Any, right: Any, alpha: Any) -> Shadow:
@@ -142,7 +178,7 @@ def _sum(call: Call, left: Any, right: Any, alpha: Any) -> Shadow:
         b = Shadow(v, e + steps.u * (abs(v) + e) + steps.eta)
     else:
         b = exact(0 * b.v)
-    return rounded(call, a.v + b.v, a.e + b.e, underflow=False)
+    return infinite(rounded(call, a.v + b.v, a.e + b.e, underflow=False), a, b)
 
 
 @rule("add")
@@ -169,7 +205,7 @@ def _mul(call: Call, self: Any, other: Any) -> Shadow:
     if (v == 0).any():  # a product with an exact zero is one
         none = ((x.v == 0) & (x.e == 0) & np.isfinite(y.e)) | ((y.v == 0) & (y.e == 0) & np.isfinite(x.e))
         e = np.where(none, 0.0, e)
-    return Shadow(v, e)
+    return infinite(Shadow(v, e), x, y, sign=True)
 
 
 @rule("div")
@@ -179,7 +215,8 @@ def _div(call: Call, self: Any, other: Any, rounding_mode: str | None = None) ->
     # A scalar tensor on the host is a number for every device's kernel.
     number = not isinstance(other, Tensor) or (other.dim() == 0 and other.device.type == "cpu")
     roundings = call.assume.scalar_division_roundings if number else 1.0
-    return rounded(call, *quotient(operand(call, self), operand(call, other)), roundings=roundings)
+    x, y = operand(call, self), operand(call, other)
+    return infinite(rounded(call, *quotient(x, y), roundings=roundings), x, y, sign=True)
 
 
 @rule("reciprocal")
@@ -187,12 +224,12 @@ def _reciprocal(call: Call, self: Tensor) -> Shadow:
     return rounded(call, *quotient(one(), call.shadow(self)))
 
 
-@rule("remainder")
+@rule("remainder", "fmod")
 def _remainder(call: Call, self: Any, other: Any) -> Shadow:
     # a step function of both operands: bounded for exact ones only
     a, b = call.shadow(self), call.shadow(other)
     e = doubtful((a.e > 0) | (b.e > 0))
-    return rounded(call, np.remainder(a.v, b.v), e, underflow=False)
+    return rounded(call, getattr(np, call.name)(a.v, b.v), e, underflow=False)
 
 
 @rule("neg")
@@ -204,6 +241,27 @@ def _neg(call: Call, self: Tensor) -> Shadow:
 def _abs(call: Call, self: Tensor) -> Shadow:
     a = call.shadow(self)
     return Shadow(abs(a.v), a.e)
+
+
+@rule("floor", "ceil", "trunc", "fix", "round")
+def _whole(call: Call, self: Tensor, decimals: int = 0) -> Shadow:
+    """A step function: no bound where rounding may have moved the argument over a step."""
+    if decimals:
+        raise NotImplementedError("round is followed to whole numbers only")
+    x, step = call.shadow(self), {"fix": np.trunc, "round": np.rint}.get(call.name) or getattr(np, call.name)
+    return Shadow(step(x.v), doubtful(step(x.v - x.e) != step(x.v + x.e)))
+
+
+@rule("signbit")
+def _signbit(call: Call, self: Tensor) -> Shadow:
+    x = call.shadow(self)
+    return Shadow(numbers(call.out), doubtful((x.e > 0) & (abs(x.v) <= x.e)))
+
+
+@rule("isnan", "isinf", "isposinf", "isneginf")
+def _no_number(call: Call, self: Tensor) -> Shadow:
+    """As it stands there, unless the number has no bound."""
+    return Shadow(numbers(call.out), doubtful(np.isinf(call.shadow(self).e)))
 
 
 @rule("sgn", "sign")
@@ -248,52 +306,6 @@ def _lerp(call: Call, self: Tensor, end: Tensor, weight: Any) -> Shadow:
     return lerp(call, operand(call, self), operand(call, end), operand(call, weight))
 
 
-# --- matrix products -------------------------------------------------------------------------------------------
-
-
-def matrix_product(call: Call, a: Shadow, b: Shadow, bias: Shadow | None = None) -> Shadow:
-    """Inner products in any order, with or without fused multiply-add: n u |A||B| (Higham 2002, 3.5)."""
-    inner = call.arithmetic
-    n = a.v.shape[-1] + (bias is not None)
-    gamma = n * inner.u / (1 - n * inner.u)
-    sizes = abs(a.v) + a.e, abs(b.v) + b.e
-    size = sizes[0] @ sizes[1]
-    v = a.v @ b.v
-    e = abs(a.v) @ b.e + a.e @ abs(b.v) + a.e @ b.e
-    if call.format.name == "bfloat16":
-        e = e + _flushed(*sizes, inner.tiny)
-    if bias is not None:
-        v, e, size = v + bias.v, e + bias.e, size + abs(bias.v) + bias.e
-    return rounded(call, v, e + gamma * size + n * inner.eta, roundings=0.0, underflow=False)
-
-
-def _flushed(a: Array, b: Array, tiny: float) -> Array:
-    """What VDPBF16PS loses, which takes subnormal numbers for zero and gives none (Intel SDM, volume 2).
-
-    oneDNN uses it for all but the smallest products, where the processor has it.
-    """
-    small = [np.where(x < tiny, x, 0.0) for x in (a, b)]
-    lost = small[0] @ b + a @ small[1] if any(part.any() for part in small) else 0.0
-    return np.asarray(lost + a.shape[-1] * tiny)
-
-
-@rule("mm", "bmm")
-@rule("mv", mat2="vec")
-@rule("dot", mat2="tensor")
-@rule("matmul", mat2="other")
-def _mm(call: Call, self: Tensor, mat2: Tensor) -> Shadow:
-    return matrix_product(call, call.shadow(self), call.shadow(mat2))
-
-
-@rule("addmm")
-@rule("baddbmm", mat1="batch1", mat2="batch2")
-def _addmm(call: Call, self: Tensor, mat1: Tensor, mat2: Tensor, beta: Any, alpha: Any) -> Shadow:
-    if abs(alpha) != 1 or beta != 1:
-        raise NotImplementedError("addmm is followed for alpha = 1 or -1 and beta = 1 only")
-    bias, a, b = call.shadow(self), call.shadow(mat1), call.shadow(mat2)
-    return matrix_product(call, Shadow(alpha * a.v, a.e), b, bias)
-
-
 # --- comparisons and selections --------------------------------------------------------------------------------
 
 
@@ -318,7 +330,10 @@ def _number_in(tensor: Tensor, x: Any) -> Shadow:
     return Shadow(np.array(float(x)), np.array(0.0 if math.isnan(off) else off))
 
 
-@rule("bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "all", "any")
+@rule(
+    "bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "logical_xor", "all", "any",
+    "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift", "gcd", "lcm",
+)  # fmt: skip
 def _logical(call: Call, self: Any, other: Any = None) -> Shadow:
     # Any undecided operand leaves the result undecided; reductions spread it over the whole result.
     doubt = [call.shadow(x).e for x in (self, other) if isinstance(x, Tensor)]
@@ -329,7 +344,7 @@ def _logical(call: Call, self: Any, other: Any = None) -> Shadow:
     return Shadow(v, worst)
 
 
-@rule("_is_all_true", "is_nonzero", "equal", "allclose", "is_same_size", "_has_same_storage_numel")
+@rule("_is_all_true", "_is_any_true", "is_nonzero", "equal", "allclose", "is_same_size", "_has_same_storage_numel")
 def _read(call: Call) -> None:
     """A question that Python asks (argument validation): whatever branch it takes, later operations are followed."""
 
@@ -346,20 +361,20 @@ def _read_number(call: Call, self: Tensor) -> tuple[()]:
 
 
 @rule("where")
-def _where(call: Call, condition: Tensor, self: Any = None, other: Any = None) -> Shadow:
+def where(call: Call, condition: Tensor, self: Any = None, other: Any = None) -> Shadow:
     if self is None:
         raise NotImplementedError("where(condition) alone returns positions: no bound")
     a, b, mask = operand(call, self), operand(call, other), as_array(condition)
     return Shadow(np.where(mask, a.v, b.v), np.where(mask, a.e, b.e) + call.shadow(condition).e)
 
 
-@rule("maximum")
+@rule("maximum", "fmax")
 def _maximum(call: Call, self: Tensor, other: Any) -> Shadow:
     a, b = operand(call, self), operand(call, other)
     return Shadow(np.maximum(a.v, b.v), np.maximum(a.e, b.e))
 
 
-@rule("minimum")
+@rule("minimum", "fmin")
 def _minimum(call: Call, self: Tensor, other: Any) -> Shadow:
     a, b = operand(call, self), operand(call, other)
     return Shadow(np.minimum(a.v, b.v), np.maximum(a.e, b.e))

@@ -21,7 +21,7 @@ from equivalences.rounding.rules.reductions import Reduction, summed
 from equivalences.rounding.shadows import Shadow
 
 
-def _reduced(call: Call, terms: Shadow, reduction: int) -> Shadow:
+def reduced(call: Call, terms: Shadow, reduction: int) -> Shadow:
     """The reduction that elementwise losses share: at::sum or at::mean of the stored terms."""
     if reduction == Reduction.NONE:
         return terms
@@ -67,7 +67,7 @@ def _binary_cross_entropy(call: Call, self: Tensor, target: Tensor, weight: Tens
     hit = _scaled(call, t, _clamped(log(call, x)), finite=True)
     miss = _scaled(call, _rest(call, t), _clamped(log1p(call, neg(x))), finite=True)
     terms = neg(_joined(call, hit, miss))
-    return _reduced(call, _weighted(call, terms, weight), reduction)
+    return reduced(call, _weighted(call, terms, weight), reduction)
 
 
 def _clamped(logarithm: Shadow) -> Shadow:
@@ -133,7 +133,7 @@ def _binary_cross_entropy_with_logits(
         factor = _joined(call, _scaled(call, t, add(call, call.shadow(pos_weight), neg(one()))), one())
         tail = _scaled(call, factor, tail)
     terms = _joined(call, _scaled(call, _rest(call, t), z), tail)
-    return _reduced(call, _weighted(call, terms, weight), reduction)
+    return reduced(call, _weighted(call, terms, weight), reduction)
 
 
 @rule("soft_margin_loss")
@@ -141,7 +141,7 @@ def _soft_margin_loss(call: Call, self: Tensor, target: Tensor, reduction: int) 
     """log1p(exp(-t z)), each step in the storage format."""
     z, t = call.shadow(self), call.shadow(target)
     terms = log1p(call, exp(call, _scaled(call, neg(t), z)))
-    return _reduced(call, terms, reduction)
+    return reduced(call, terms, reduction)
 
 
 @rule("soft_margin_loss_backward")
@@ -164,7 +164,7 @@ def _soft_margin_loss_backward(call: Call, grad_output: Tensor, self: Tensor, ta
 def _mse_loss(call: Call, self: Tensor, target: Tensor, reduction: int) -> Shadow:
     """(a - b) (a - b), each step in the storage format (BinaryOpsKernel.cpp, mse_kernel)."""
     gap = add(call, call.shadow(self), neg(call.shadow(target)))
-    return _reduced(call, mul(call, gap, gap), reduction)
+    return reduced(call, mul(call, gap, gap), reduction)
 
 
 @rule("mse_loss_backward")

@@ -16,7 +16,7 @@ from equivalences.formats import FORMATS
 from equivalences.model import Array
 from equivalences.rounding.arrays import unbounded
 from equivalences.rounding.call import Call, rule
-from equivalences.rounding.rules.arithmetic import exact, operand, product, quotient, rounded
+from equivalences.rounding.rules.arithmetic import endless, exact, one, operand, product, quotient, rounded
 from equivalences.rounding.shadows import Shadow
 
 _LARGE = 700.0  # exp(700) is finite in float64
@@ -60,9 +60,16 @@ def log_change(ratio: Array) -> Array:
 
 
 def exp(call: Call, x: Shadow) -> Shadow:
-    """The exponential, rounded to storage; no bound where it may overflow."""
+    """The exponential, rounded to storage; 0 at an exact -inf (C17, F.10.3.1), no bound where it may overflow."""
     v = np.exp(x.v)
-    return rounded(call, v, swing(x.v, x.e), call.assume.relative("exp", 1.0))
+    return vanished(rounded(call, v, swing(x.v, x.e), call.assume.relative("exp", 1.0)), x)
+
+
+def vanished(power: Shadow, x: Shadow) -> Shadow:
+    """A power of a number greater than 1, which is exactly 0 where the exponent `x` is -inf."""
+    if power.v.all():  # nearly always: cheap
+        return power
+    return Shadow(power.v, np.where(endless(x) & (x.v < 0), 0.0, power.e))
 
 
 def log(call: Call, x: Shadow) -> Shadow:
@@ -111,15 +118,23 @@ def _log1p(call: Call, self: Tensor) -> Shadow:
     return log1p(call, call.shadow(self))
 
 
+def expm1(call: Call, x: Shadow) -> Shadow:
+    """exp(x) - 1, rounded to storage; no bound where it may overflow."""
+    return rounded(call, np.expm1(x.v), swing(x.v, x.e), call.assume.relative("expm1", 1.0))
+
+
 @rule("expm1")
 def _expm1(call: Call, self: Tensor) -> Shadow:
-    x = call.shadow(self)
-    return rounded(call, np.expm1(x.v), swing(x.v, x.e), call.assume.relative("expm1", 1.0))
+    return expm1(call, call.shadow(self))
 
 
 @rule("tanh")
 def _tanh(call: Call, self: Tensor) -> Shadow:
-    x = call.shadow(self)
+    return tanh(call, call.shadow(self))
+
+
+def tanh(call: Call, x: Shadow) -> Shadow:
+    """The hyperbolic tangent, rounded to storage."""
     v = np.tanh(x.v)
     # tanh(x) = 2 logistic(2 x) - 1, and its slope is at most 1.
     moved = np.minimum(2 * logistic_moved(Shadow(2 * x.v, 2 * x.e)), x.e)
@@ -138,16 +153,6 @@ def sqrt(call: Call, x: Shadow) -> Shadow:
 @rule("sqrt")
 def _sqrt(call: Call, self: Tensor) -> Shadow:
     return sqrt(call, call.shadow(self))
-
-
-@rule("pow")
-def _pow(call: Call, self: Any, exponent: Any) -> Shadow:
-    if not isinstance(exponent, (int, float)) or exponent not in (1, 2, 3):
-        raise NotImplementedError("pow is followed for the exponents 1, 2 and 3 only")
-    x = power = call.shadow(self)
-    for _ in range(int(exponent) - 1):  # product after product, each stored (PowKernel.cpp: base * base * base)
-        power = rounded(call, *product(power, x))
-    return power
 
 
 @rule("lgamma")
@@ -179,6 +184,24 @@ def _logit(call: Call, self: Tensor, eps: float | None) -> Shadow:
     return rounded(call, v, unbounded(moved, (x.v <= 0) | (x.v >= 1)), call.assume.relative("log", 1.0))
 
 
+@rule("logit_backward")
+def _logit_backward(call: Call, grad_output: Tensor, self: Tensor, eps: float | None) -> Shadow:
+    """g / (x (1 - x)), each step in the storage format (BinaryOpsKernel.cpp)."""
+    if eps is not None:
+        raise NotImplementedError("logit is followed without eps only")
+    g, x = call.shadow(grad_output), call.shadow(self)
+    return div(call, g, mul(call, x, add(call, one(), Shadow(-x.v, x.e))))
+
+
+@rule("special_entr")
+def _entropy(call: Call, self: Tensor) -> Shadow:
+    """-x log(x), each step in the storage format (UnaryOpsKernel.cpp); 0 at 0."""
+    x = call.shadow(self)
+    v, e = mul(call, Shadow(-x.v, x.e), log(call, x))
+    zero = (x.v == 0) & (x.e == 0)
+    return Shadow(np.where(zero, 0.0, v), np.where(zero, 0.0, e))
+
+
 @rule("xlogy", "special_xlog1py")
 def _xlogy(call: Call, self: Any, other: Any) -> Shadow:
     """x log(y) or x log1p(y), the logarithm rounded to storage too; 0 where x = 0, whatever y."""
@@ -191,7 +214,7 @@ def _xlogy(call: Call, self: Any, other: Any) -> Shadow:
 # --- sigmoid and its kin ---------------------------------------------------------------------------------------
 
 
-def _softplus_moved(x: Array, e: Array) -> Array:
+def softplus_moved(x: Array, e: Array) -> Array:
     """How far an error of x moves log(1 + exp(x)): by logistic(x) (exp(e) - 1), and by e, at most."""
     below = swing(x, e) / (1 + np.exp(-abs(x)))
     return np.minimum(np.where(x < 0, below, logistic(x) * growth(e)), e)
@@ -219,7 +242,7 @@ def log_sigmoid(call: Call, x: Shadow) -> Shadow:
     small = np.exp(-abs(z))
     tail = np.log1p(small)
     v = np.minimum(z, 0.0) - tail
-    moved = _softplus_moved(-z, x.e)
+    moved = softplus_moved(-z, x.e)
     kernel = call.assume.relative("exp", u) * small / (1 + small) + call.assume.relative("log1p", u) * tail
     kernel = kernel + 2 * call.arithmetic.eta
     return Shadow(v, moved + kernel + np.where(z - x.e < 0, u * (abs(v) + moved), 0.0))
@@ -280,15 +303,19 @@ def _softplus(call: Call, self: Tensor, beta: float, threshold: float) -> Shadow
     x = call.shadow(self)
     if beta != 1:
         raise NotImplementedError("softplus is followed for beta = 1 only")
-    u, z = call.arithmetic.u, x.v
-    v = np.maximum(z, 0.0) + np.log1p(np.exp(-abs(z)))
-    moved = _softplus_moved(z, x.e)
-    kernel = call.assume.relative("exp", u) * logistic(z) + call.assume.relative("log1p", u) * v
-    kernel = kernel + 2 * call.arithmetic.eta
+    v, kernel = softplus_kernel(call, x.v)
     # Documented: beyond the threshold the function is the identity.
-    linear = np.log1p(np.exp(x.e - z)) * (1 + CLOSE) + CLOSEST * v
+    linear = np.log1p(np.exp(x.e - x.v)) * (1 + CLOSE) + CLOSEST * v
     kernel = _beyond(x, float(threshold), kernel, linear)
-    return rounded(call, v, moved + kernel, roundings=0.0)
+    return rounded(call, v, softplus_moved(x.v, x.e) + kernel, roundings=0.0)
+
+
+def softplus_kernel(call: Call, z: Array) -> Shadow:
+    """log1p(exp(z)), and how far the kernel may be off, if exp(z) does not overflow."""
+    u = call.arithmetic.u
+    v = np.maximum(z, 0.0) + np.log1p(np.exp(-abs(z)))
+    kernel = call.assume.relative("exp", u) * logistic(z) + call.assume.relative("log1p", u) * v
+    return Shadow(v, kernel + 2 * call.arithmetic.eta)
 
 
 def _beyond(x: Shadow, threshold: float, below: Array, above: Array) -> Array:
@@ -308,15 +335,34 @@ def _softplus_backward(call: Call, grad_output: Tensor, self: Tensor, threshold:
     return rounded(call, *product(Shadow(s, moved + kernel), g))
 
 
+def log_sum(call: Call, a: Shadow, b: Shadow, base: float = math.e) -> Shadow:
+    """max(a, b) + log1p(exp(-|a - b|)) (BinaryOpsKernel.cpp); the derivatives are two shares whose sum is 1.
+
+    To another base, 2, the power is one function and the logarithm is multiplied by 1 / log(2).
+    """
+    u, gap, scale = call.arithmetic.u, abs(a.v - b.v), math.log(base)
+    small = np.exp(-gap * scale)
+    tail = np.log1p(small)
+    share = logistic((a.v - b.v) * scale)
+    moved = (share * a.e + (1 - share) * b.e) * (1 + growth((a.e + b.e) * scale))
+    power = call.assume.relative("exp" if base == math.e else "exp2", u)
+    term = growth(u * (gap + a.e + b.e) * scale + power) * small / (1 + small)
+    kernel = (term + call.assume.relative("log1p", u) * (tail + term)) / scale + 2 * call.arithmetic.eta
+    if base != math.e:
+        kernel = kernel + 2 * u * (tail / scale + kernel)
+    v, e = rounded(call, np.maximum(a.v, b.v) + tail / scale, np.minimum(moved, np.maximum(a.e, b.e)) + kernel)
+    if np.isfinite(gap).all():
+        return Shadow(v, e)
+    nothing = [endless(x) & (x.v < 0) for x in (a, b)]  # it adds exp(-inf) = 0
+    v = np.where(nothing[0] & nothing[1], -math.inf, v)
+    return Shadow(v, np.where(nothing[0], b.e, np.where(nothing[1], a.e, e)))
+
+
 @rule("logaddexp")
 def _logaddexp(call: Call, self: Tensor, other: Tensor) -> Shadow:
-    """max(a, b) + log1p(exp(-|a - b|)) (BinaryOpsKernel.cpp); the derivatives are two shares whose sum is 1."""
-    a, b = operand(call, self), operand(call, other)
-    u, gap = call.arithmetic.u, abs(a.v - b.v)
-    small = np.exp(-gap)
-    tail = np.log1p(small)
-    share = logistic(a.v - b.v)
-    moved = (share * a.e + (1 - share) * b.e) * (1 + growth(a.e + b.e))
-    term = growth(u * (gap + a.e + b.e) + call.assume.relative("exp", u)) * small / (1 + small)
-    kernel = term + call.assume.relative("log1p", u) * (tail + term) + 2 * call.arithmetic.eta
-    return rounded(call, np.maximum(a.v, b.v) + tail, np.minimum(moved, np.maximum(a.e, b.e)) + kernel)
+    return log_sum(call, operand(call, self), operand(call, other))
+
+
+@rule("logaddexp2")
+def _logaddexp2(call: Call, self: Tensor, other: Tensor) -> Shadow:
+    return log_sum(call, operand(call, self), operand(call, other), 2.0)

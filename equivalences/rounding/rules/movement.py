@@ -13,9 +13,19 @@ import numpy as np
 from torch import Tensor
 
 from equivalences.model import Array
-from equivalences.rounding.arrays import along, as_array, as_tensor, numbers, unbounded
+from equivalences.rounding.arrays import along, as_array, as_tensor, numbers, spread, unbounded
 from equivalences.rounding.call import Call, rule
-from equivalences.rounding.rules.arithmetic import converted, exact, neg, operand, placed, product, rounded, selected
+from equivalences.rounding.rules.arithmetic import (
+    converted,
+    endless,
+    exact,
+    neg,
+    operand,
+    placed,
+    product,
+    rounded,
+    selected,
+)  # fmt: skip
 from equivalences.rounding.shadows import Shadow
 
 
@@ -40,9 +50,11 @@ _KIND = {"dtype", "device", "layout", "pin_memory"}  # arguments that say what t
 
 @rule(
     "cat", "stack", "flip", "roll", "repeat", "slice_backward", "select_backward", "diagonal_backward", "tril", "triu",
-    "lift_fresh_copy",
+    "lift_fresh_copy", "alias_copy", "detach_copy", "diag_embed", "diagonal_copy", "diagonal_scatter", "expand_copy",
+    "narrow_copy", "permute_copy", "pixel_shuffle", "pixel_unshuffle", "rot90", "select_copy", "select_scatter",
+    "slice_copy", "slice_scatter", "squeeze_copy", "t_copy", "transpose_copy", "unsqueeze_copy", "view_copy",
 )  # fmt: skip
-def _move(call: Call) -> Shadow:
+def move(call: Call) -> Shadow:
     return _again(call)
 
 
@@ -51,7 +63,7 @@ def _move_by_index(call: Call, index: Tensor) -> Shadow:
     return placed(call, index, _again(call, where="index"))
 
 
-@rule("index", "take_along_dim", "embedding")
+@rule("index", "_unsafe_index", "take_along_dim", "embedding")
 def _move_by_indices(call: Call, indices: Any) -> Shadow:
     return placed(call, indices, _again(call, where="indices"))
 
@@ -76,7 +88,7 @@ def _again(call: Call, where: str = "") -> Shadow:
     return Shadow(moved(0), moved(1))
 
 
-@rule("clone", "contiguous")
+@rule("clone", "contiguous", "_unsafe_view")
 def _clone(call: Call, self: Tensor) -> Shadow:
     return call.shadow(self)
 
@@ -100,7 +112,7 @@ def _unfold_backward(call: Call, grad_in: Tensor) -> Shadow:
 
 
 @rule("_to_copy", "to")
-def _convert(call: Call, self: Tensor) -> Shadow:
+def convert(call: Call, self: Tensor) -> Shadow:
     return converted(call.shadow(self), self, call.out)
 
 
@@ -109,14 +121,15 @@ def _copy(call: Call, self: Tensor, src: Tensor) -> Shadow:
     return converted(call.shadow(src), src, self)
 
 
-@rule("squeeze", "unsqueeze", "transpose", "t")
+@rule("squeeze", "unsqueeze", "transpose", "t", "as_strided", "detach")
 def _reshaped_in_place(call: Call) -> None:
     """Only the geometry has changed, and shadows are looked up by it (as functions these are views)."""
 
 
 @rule("lift_fresh")
 def _constant(call: Call) -> None:
-    call.shadows.declare(call.out)
+    if not call.shadows.known(call.out):
+        call.shadows.take(call.out)
 
 
 @rule("_new_zeros_with_same_feature_meta")
@@ -127,14 +140,16 @@ def _zeros_like_another(call: Call) -> Shadow:
 @rule(
     "_efficientzerotensor",
     "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_ones", "arange", "eye", "zero", "uniform", "normal",
-    "bernoulli", "random",
+    "bernoulli", "random", "rand", "randn", "rand_like", "randn_like", "randint", "randint_like", "randperm",
+    "exponential", "log_normal", "cauchy", "geometric", "linspace", "logspace", "range", "tril_indices",
+    "triu_indices",
 )  # fmt: skip
-def _fresh(call: Call) -> Shadow:
+def fresh(call: Call) -> Shadow:
     """What stands in a fresh tensor is what it holds, drawn at random or not."""
     return exact(numbers(call.out))
 
 
-@rule("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+@rule("empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided")
 def _empty(call: Call) -> Shadow:
     return exact(np.full(call.out.shape, math.nan))  # no value yet: no bound until it is written
 
@@ -189,7 +204,53 @@ def _scatter_add(call: Call, self: Tensor, dim: int, index: Tensor, src: Tensor)
     return placed(call, index, added)
 
 
-@rule("index_put", "_index_put_impl")
+@rule("scatter_reduce", source="src")
+def _scatter_reduce(
+    call: Call, self: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, include_self: bool
+) -> Shadow:
+    """The largest or smallest of what meets in one place is exact; sums are added up in the storage format."""
+    a, (where, b) = call.shadow(self), _places(call, dim, index, source)
+    if reduce not in ("amax", "amin", "sum"):
+        raise NotImplementedError(f"scatter_reduce is followed for sum, amax and amin, not for {reduce}")
+    if not include_self:
+        nothing = {"sum": 0.0, "amax": -math.inf, "amin": math.inf}[reduce]
+        a = _replaced(a, where, exact(np.full(np.shape(b.v), nothing), np.zeros(np.shape(b.v))))
+    if reduce == "sum":
+        return placed(call, index, _accumulated(call, a, where, b, atomic=True))
+    v, e = np.array(a.v), np.array(spread(a.e, a.v.shape))
+    (np.maximum if reduce == "amax" else np.minimum).at(v, where, b.v)
+    np.maximum.at(e, where, b.e)
+    return placed(call, index, Shadow(v, e))
+
+
+@rule("index_fill")
+def _index_fill(call: Call, self: Tensor, dim: int, index: Tensor, value: Any) -> Shadow:
+    every = (slice(None),) * (dim % max(self.dim(), 1))
+    filled = selected(call, value)
+    return placed(call, index, _replaced(call.shadow(self), (*every, as_array(index)), filled))
+
+
+@rule("index_copy")
+def _index_copy(call: Call, self: Tensor, dim: int, index: Tensor, source: Tensor) -> Shadow:
+    every = (slice(None),) * (dim % max(self.dim(), 1))
+    return placed(call, index, _replaced(call.shadow(self), (*every, as_array(index)), operand(call, source)))
+
+
+@rule("embedding_dense_backward")
+def _embedding_backward(
+    call: Call, grad_output: Tensor, indices: Tensor, padding_idx: int, scale_grad_by_freq: bool
+) -> Shadow:
+    """The gradients of the rows that an index names are added up."""
+    if scale_grad_by_freq:
+        raise NotImplementedError("embedding is followed without scale_grad_by_freq only")
+    at, g = as_array(indices).ravel(), call.shadow(grad_output)
+    rows = Shadow(*(spread(part, g.v.shape).reshape(at.size, -1)[at != padding_idx] for part in g))
+    nothing = np.zeros(call.out.shape)
+    found = _accumulated(call, Shadow(nothing, nothing), at[at != padding_idx], rows, atomic=True)
+    return placed(call, indices, found)
+
+
+@rule("index_put", "_index_put_impl", "_unsafe_index_put")
 def _index_put(call: Call, self: Tensor, indices: Any, values: Tensor, accumulate: bool) -> Shadow:
     where = tuple(slice(None) if index is None else as_array(index) for index in indices)
     put = partial(_accumulated, call) if accumulate else _replaced
@@ -235,6 +296,21 @@ def _met(call: Call, v: Array, e: Array, size: Array, terms: Array) -> Shadow:
     additions = np.maximum(terms - 1, 0) * call.format.u
     e = e + unbounded(size * additions / (1 - additions), additions >= 1)
     return Shadow(v, unbounded(e, size + e > call.format.max))
+
+
+@rule("nan_to_num")
+def _nan_to_num(
+    call: Call, self: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Shadow:
+    """Numbers as they are, an exact infinity as the number that stands for it; nan has no bound."""
+    x = call.shadow(self)
+    high, low = (
+        selected(call, end if given is None else given)
+        for given, end in ((posinf, call.format.max), (neginf, -call.format.max))
+    )
+    top, bottom = (endless(x) & (sign * x.v > 0) for sign in (1, -1))
+    v = np.where(top, high.v, np.where(bottom, low.v, x.v))
+    return Shadow(v, np.where(top, high.e, np.where(bottom, low.e, x.e)))
 
 
 @rule("masked_fill")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from equivalences import formats
+from equivalences.formats import Format
 from equivalences.model import Array
 from equivalences.rounding.arrays import add_up, along, as_array, doubtful, numbers, put, spread, unbounded
 from equivalences.rounding.call import Call, rule
-from equivalences.rounding.rules.arithmetic import averaged, converted, rounded
+from equivalences.rounding.rules.arithmetic import averaged, converted, infinite, rounded
 from equivalences.rounding.shadows import Shadow
 
 
@@ -36,6 +38,21 @@ def dims_of(x: Array | Tensor, dim: Any) -> list[int]:
 def count(x: Array | Tensor, dims: list[int]) -> int:
     """How many numbers a reduction over `dims` takes in."""
     return math.prod(x.shape[d] for d in dims)
+
+
+def running(call: Call) -> Format:
+    """The format in which a loop keeps what it has added up, or multiplied, so far (at::acc_type)."""
+    if not call.assume.running_in_double:
+        return call.format
+    wide = formats.FORMATS["float64" if call.arithmetic.name == call.format.name else "float32"]
+    return replace(wide, precision=max(wide.precision, call.format.precision))
+
+
+def kept(call: Call, steps: Format, x: Shadow) -> Shadow:
+    """What was kept in the format `steps` as it is stored."""
+    size = abs(x.v) + x.e
+    lost = (call.format.u * size + call.format.eta / 2) * (call.format.precision < steps.precision)
+    return infinite(Shadow(x.v, unbounded(x.e + lost, size + x.e + lost > call.format.max)), x, x)
 
 
 def summed(call: Call, x: Shadow, dims: list[int], keepdim: bool, height: int) -> Shadow:
@@ -72,12 +89,21 @@ def sum_over(call: Call, source: Tensor, dim: Any, keepdim: bool, *, mean: bool,
 
 
 @rule("sum")
-def _sum(call: Call, self: Tensor, dim: Any = None, keepdim: bool = False) -> Shadow:
+def total(call: Call, self: Tensor, dim: Any = None, keepdim: bool = False) -> Shadow:
     if not call.out.is_floating_point():
         x = call.shadow(self)
         doubt = spread(x.e, x.v.shape)
         return Shadow(numbers(call.out), add_up(doubt, dims_of(x.v, dim), keepdim))
     return sum_over(call, self, dim, keepdim, mean=False)
+
+
+@rule("trace")
+def _trace(call: Call, self: Tensor) -> Shadow:
+    """The diagonal in one loop (ReduceOps.cpp, trace_cpu)."""
+    x, steps = call.shadow(self), running(call)
+    v, e = (np.diagonal(spread(part, x.v.shape)) for part in x)
+    hu = max(v.size - 1, 0) * steps.u
+    return kept(call, steps, Shadow(v.sum(), e.sum() + hu / (1 - hu) * (abs(v) + e).sum()))
 
 
 @rule("mean")
@@ -86,11 +112,11 @@ def _mean(call: Call, self: Tensor, dim: Any = None, keepdim: bool = False) -> S
 
 
 @rule("amax", "amin")
-def _extreme(call: Call, self: Tensor, dim: Any, keepdim: bool) -> Shadow:
+def extreme(call: Call, self: Tensor, dim: Any, keepdim: bool) -> Shadow:
     x = call.shadow(self)
     dims = tuple(dims_of(x.v, dim))
-    extreme = np.max if call.name == "amax" else np.min
-    v = extreme(x.v, axis=dims, keepdims=keepdim)
+    largest = np.max if call.name == "amax" else np.min
+    v = largest(x.v, axis=dims, keepdims=keepdim)
     # the maximum is 1-Lipschitz in the largest change
     return Shadow(v, np.max(spread(x.e, x.v.shape), axis=dims, keepdims=keepdim))
 
@@ -133,7 +159,7 @@ def _argmax(call: Call, self: Tensor, dim: int | None, keepdim: bool) -> Shadow:
     return Shadow(numbers(call.out), _ambiguous(x, dim, keepdim, call.name == "argmax"))
 
 
-@rule("sort")
+@rule("sort", "topk")
 def _sort(call: Call, self: Tensor, dim: int) -> list[Shadow]:
     """Sorted values move by the largest error at most; their order is known for exact data alone."""
     x, (_, indices) = call.shadow(self), call.out
@@ -142,6 +168,44 @@ def _sort(call: Call, self: Tensor, dim: int) -> list[Shadow]:
         return [x, Shadow(order.astype(np.float64), doubtful(x.e > 0))]
     e = spread(x.e, x.v.shape).max(dim, keepdims=True)
     return [Shadow(x.v[along(order, dim)], e), Shadow(order.astype(np.float64), doubtful(e > 0))]
+
+
+@rule("kthvalue", "median", "nanmedian")
+def _one_of_the_sorted(call: Call, self: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The value of a place in the order moves by the largest error at most; whose it is, is known for exact data."""
+    x = call.shadow(self)
+    e = spread(x.e, x.v.shape)
+    if isinstance(call.out, Tensor):  # of all numbers
+        return Shadow(np.sort(x.v, axis=None)[(x.v.size - 1) // 2], e.max())
+    order = as_array(call.out[1])
+    if not x.v.ndim:
+        return [x, Shadow(order.astype(np.float64), doubtful(x.e > 0))]
+    assert dim is not None
+    where = order if keepdim else np.expand_dims(order, dim)
+    found = Shadow(x.v[along(where, dim)].reshape(order.shape), e.max(dim).reshape(order.shape))
+    return [found, Shadow(order.astype(np.float64), doubtful(found.e > 0))]
+
+
+@rule("nonzero", "count_nonzero")
+def _places(call: Call, self: Tensor) -> Shadow:
+    """Which numbers are not zero, or how many: known where no number may be zero by rounding."""
+    x, found = call.shadow(self), numbers(call.out)
+    doubt = bool(((x.e > 0) & (abs(x.v) <= x.e)).any())
+    return Shadow(found, np.full(found.shape, math.inf if doubt else 0.0))
+
+
+@rule("bucketize", sorted_sequence="boundaries")
+@rule("searchsorted")
+def _found(call: Call, sorted_sequence: Tensor, self: Any) -> Shadow:
+    """Between which numbers a number lies: known unless rounding may decide it."""
+    x, edges = call.shadow(self), call.shadow(sorted_sequence)
+    found = numbers(call.out)
+    if not x.e.any() and not edges.e.any():
+        return Shadow(found, np.zeros(found.shape))
+    if edges.v.ndim > 1:
+        return Shadow(found, np.full(found.shape, math.inf))
+    reach = spread(x.e, x.v.shape)[..., None] + edges.e
+    return Shadow(found, doubtful(((reach > 0) & (abs(x.v[..., None] - edges.v) <= reach)).any(-1)))
 
 
 @rule("aminmax")

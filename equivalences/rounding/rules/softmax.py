@@ -16,7 +16,7 @@ from equivalences.formats import Format
 from equivalences.model import Array
 from equivalences.rounding.arrays import fold, put, spread, unbounded
 from equivalences.rounding.call import Call, rule
-from equivalences.rounding.rules.arithmetic import product, rounded
+from equivalences.rounding.rules.arithmetic import exact, infinite, product, rounded
 from equivalences.rounding.rules.elementary import growth
 from equivalences.rounding.rules.reductions import dims_of
 from equivalences.rounding.shadows import Shadow
@@ -90,8 +90,10 @@ def row_height(call: Call, x: Array, dim: int) -> int:
 @rule("_log_softmax")
 def _log_softmax(call: Call, self: Tensor, dim: int) -> Shadow:
     """(x - max) - log(sum(exp(x - max))): 16-bit rows are computed in float32 and rounded once."""
-    row = log_of_sum(call, call.shadow(self), dim, call.arithmetic)
-    return rounded(call, *log_softmax_of(call, row), underflow=False)
+    x = call.shadow(self)
+    row = log_of_sum(call, x, dim, call.arithmetic)
+    found = rounded(call, *log_softmax_of(call, row), underflow=False)
+    return infinite(found, x, exact(row.log_sum, row.log_sum_error + row.lse_change))
 
 
 @rule("_softmax")
