@@ -50,15 +50,16 @@ class Judged:
 
     @cached_property
     def ratio(self) -> Array:
-        """error / contract."""
-        return self.m.contract_ratio
+        """error / contract; inf where no number came out, or nothing is allowed."""
+        ratio = self.m.contract_ratio
+        return np.where(ratio < np.finfo(ratio.dtype).max, ratio, np.inf)
 
     @cached_property
     def strict_ratio(self) -> Array:
         """error / contract without formulas."""
         bound = self.m.contract.bound if self.strict is None else self.strict
         with np.errstate(all="ignore"):
-            return np.nan_to_num(np.where(self.m.error == 0, 0.0, self.m.error / bound), nan=np.inf)
+            return np.nan_to_num(np.where(self.m.error == 0, 0.0, self.m.error / bound), nan=np.inf, posinf=np.inf)
 
     @cached_property
     def severity(self) -> Array:

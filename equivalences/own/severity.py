@@ -49,7 +49,7 @@ def of_numbers(m: Measurement, verdict: Array, other: Array) -> Array:
     half = FORMATS[m.problem.format].u ** -0.5
     with np.errstate(all="ignore"):
         bound = np.where(np.isfinite(m.contract.bound), m.contract.bound, m.own.bound)
-        ratio = np.nan_to_num(np.where(m.error == 0, 0.0, m.error / bound), nan=np.inf)
+        ratio = np.nan_to_num(np.where(m.error == 0, 0.0, m.error / bound), nan=np.inf, posinf=np.inf)
     explained = (verdict == Verdict.UNSTABLE) & ~other
     wrong = ~explained & (other | (ratio > half))
     return np.where(verdict < Verdict.UNSTABLE, Severity.RIGHT, np.where(wrong, Severity.WRONG, Severity.LESS_ACCURATE))
@@ -99,7 +99,7 @@ def relative(m: Measurement) -> Array:
     """The error of each number relative to it; where it is 0, to the largest beside it (or to 1)."""
     size, largest = np.abs(m.exact), largest_beside(m)
     with np.errstate(all="ignore"):
-        return np.nan_to_num(m.error / np.where(size > 0, size, largest), nan=np.inf)
+        return np.nan_to_num(m.error / np.where(size > 0, size, largest), nan=np.inf, posinf=np.inf)
 
 
 def largest_beside(m: Measurement) -> float:
@@ -113,7 +113,7 @@ def how_far(m: Measurement) -> Array:
     if m.quantity == "value":
         return relative(m)
     with np.errstate(all="ignore"):
-        return np.nan_to_num(m.error / largest_beside(m), nan=np.inf)
+        return np.nan_to_num(m.error / largest_beside(m), nan=np.inf, posinf=np.inf)
 
 
 # --- in words --------------------------------------------------------------------------------------------------------
@@ -152,11 +152,11 @@ def said(found: Sequence[Beyond], total: int) -> str:
     worst = max(found, key=lambda each: (each.quantity == "value", each.off, each.ratio))
     far = "without end (inf or nan)" if worst.off == np.inf else _share(worst.off)
     where = f"{worst.format} {kind_of(worst.quantity)}, {place(worst.region)}"
-    far += f" ({times(worst.ratio)} times the contract)"
+    far += f" ({times(worst.ratio)} times the contract)" if worst.ratio < np.inf else ""
     return f"another function, off {far} at {where}; {count:,} of {total:,} numbers"
 
 
 def _share(off: float) -> str:
     if off > 10:
-        return f"{times(off)} times itself"
+        return "by more than ten times itself"
     return f"by up to {100 * off:.3g} %"

@@ -107,7 +107,8 @@ class Overwriting(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor) -> tuple[Tensor, None]:
-        return ctx.gradient.mul_(g[0]), None
+        gradient: Tensor = ctx.gradient.mul_(g[0])
+        return gradient, None
 
 
 def test_a_kernel_may_overwrite_its_logits_and_have_one_backward() -> None:
