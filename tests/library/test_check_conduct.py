@@ -353,7 +353,7 @@ def test_shrinking_ends_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> N
         return [len(str(example.program)) for example in report.examples]
 
     shrunk = lengths()
-    monkeypatch.setattr("equivalences.own.verdict.SECONDS", -1.0)
+    monkeypatch.setattr("equivalences.own.examples.SECONDS", -1.0)
     assert sum(lengths()) > sum(shrunk)
 
 

@@ -58,7 +58,7 @@ class FromProbabilities(Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         p, target = ctx.saved_tensors
-        gradient = (p - F.one_hot(target, p.shape[1])) * (upstream[0].float().to(p.dtype) / len(p))
+        gradient = (p - F.one_hot(target, p.shape[1])) * (upstream[0].to(p.dtype) / len(p))
         return gradient.to(ctx.dtype), None
 
 
