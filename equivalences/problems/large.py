@@ -125,14 +125,14 @@ def _set(items: Mapping[str, Any], name: str) -> bool:
 
 
 def _combinations(base: Domain, format: str) -> list[Problem]:
-    """The edge problems that hold one combination of options each: those in which any three settings are met."""
-    return [problem for problem in base.edges(format) if problem.role == options.COVERING]
+    """The edge problems that hold one combination of options each."""
+    return [problem for problem in base.edges(format) if problem.role == options.COMBINATION]
 
 
 def many(base: Domain, sizes: tuple[int, ...] = SIZES) -> Domain:
     """Few rows of `base`, repeated: its edge problems to `sizes` rows, drawn ones to some thousands.
 
-    Any three settings of the options are met, beyond 65536 rows, and with class weights that are heavy for the format.
+    Every combination of options is met once, beyond 65536 rows, and with class weights that are heavy for the format.
     """
 
     def draw(choose: Choose, format: str, shape: tuple[int, ...] | None = None) -> Problem:

@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from covertable import make
-
 from equivalences.problems.rows import INDICES, Ignored, Recipe, Weights
 
 ROWS, COLUMNS = 12, 3  # a row alone is met as well, where a row may stand without a batch
@@ -15,13 +13,8 @@ ROWS, COLUMNS = 12, 3  # a row alone is met as well, where a row may stand witho
 # Roles of edge problems (`Problem.role`): one combination of options, in a few rows or in one; one row without such;
 # rows of every kind.  Others have their size as a role, or "rows alike", or "rows equal".
 COMBINATION, COMBINATION_ALONE = "combination of options", "combination of options, one row"
-# For what is too large for all combinations.  Pairs are too few: one planted fault needs a weight, a smoothing of 1 and
-# a mean at once.
-COVERING = "combination of options, of those in which any three settings are met"
-STRENGTH = 3
 ALONE, KINDS = "one row", "every kind of row"
-COMBINATIONS = frozenset({COMBINATION, COVERING})
-EVERYWHERE = frozenset({*COMBINATIONS, COMBINATION_ALONE, ALONE, KINDS})  # those judged in every layout
+EVERYWHERE = frozenset({COMBINATION, COMBINATION_ALONE, ALONE, KINDS})  # those judged in every layout
 
 # A field of the recipe -> a value for each case that code may tell apart.
 SETTINGS: dict[str, tuple[Any, ...]] = {
@@ -52,12 +45,8 @@ def combinations(
     if reduction:
         options["reduction"] = reduction
     for rows, role in ((ROWS, COMBINATION), (1, COMBINATION_ALONE)):
-        cases = [choice[:1] if rows == 1 and name == "ignored" else choice for name, choice in options.items()]
-        places = list(itertools.product(*(range(len(choice)) for choice in cases)))
-        covering = set(places)
-        if len(cases) > STRENGTH:
-            covering = {tuple(place) for place in make([list(range(len(case))) for case in cases], strength=STRENGTH)}
-        for turn, (place, chosen) in enumerate(zip(places, itertools.product(*cases), strict=True)):
+        cases = (choice[:1] if rows == 1 and name == "ignored" else choice for name, choice in options.items())
+        for turn, chosen in enumerate(itertools.product(*cases)):
             recipe = Recipe(
                 rows,
                 COLUMNS if COLUMNS in columns else columns[0],
@@ -65,4 +54,4 @@ def combinations(
                 salt=1000 + turn,
                 **dict(zip(options, chosen, strict=True)),
             )
-            yield recipe, COVERING if role == COMBINATION and place in covering else role
+            yield recipe, role

@@ -150,7 +150,7 @@ class Maker:
     def combinations(self) -> list[Recipe]:
         """A recipe for each combination of options, or one."""
         found = options.combinations(self.choices, self.reduction, 0, (options.COLUMNS,))
-        several = [recipe for recipe, role in found if role in options.COMBINATIONS]
+        several = [recipe for recipe, role in found if role == options.COMBINATION]
         return several or [Recipe(1, 1, (0,), reduction=each) for each in self.reduction or ("",)]
 
 

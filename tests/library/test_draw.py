@@ -27,7 +27,9 @@ def digest(problems: list[Problem]) -> int:
 def test_a_fresh_process_draws_the_same_and_commands_do_not_know_hypothesis() -> None:
     assert digest(sample(EVERYTHING, "bfloat16", 20, seed=7)) == PINNED
     assert "hypothesis" in sys.modules  # here
-    commands = ", ".join(f"equivalences.{each}" for each in ("__main__", "gate.sweep", "evidence.planted", "evidence.peers", "own.check"))
+    commands = ", ".join(
+        f"equivalences.{each}" for each in ("__main__", "gate.sweep", "evidence.planted", "evidence.peers", "own.check")
+    )
     code = (
         f"import sys, {commands}\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_draw import *\n"
         "print(digest(sample(EVERYTHING, 'bfloat16', 20, seed=7)), 'hypothesis' in sys.modules)"
