@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equivalences.evidence.kernels.stored import Loss, at, wide
+from equivalences.evidence.kernels.stored import Loss, applied, at, wide
 
 
 class Factor(torch.autograd.Function):
@@ -21,15 +21,14 @@ class Factor(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (factor,) = ctx.saved_tensors
         return upstream * factor, None
 
 
 def regraded(x: Tensor, factor: Tensor | float) -> Tensor:
     """The same value with another gradient."""
-    made: Tensor = Factor.apply(x, torch.as_tensor(factor, dtype=x.dtype))
-    return made
+    return applied(Factor, x, torch.as_tensor(factor, dtype=x.dtype))
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,9 +28,15 @@ class Stored(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return ctx.scale(gradient, upstream), None, None
+
+
+def applied(function: type[torch.autograd.Function], *items: Any) -> Tensor:
+    """`function.apply`, as what gives a tensor."""
+    made: Tensor = function.apply(*items)
+    return made
 
 
 def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
@@ -116,8 +122,7 @@ def fused(
             each, g = of_rows(x, used, over(x))
             return losses(each).mean().to(z.dtype), (gradient(g, used) / len(z)).to(z.dtype)
 
-        made: Tensor = Stored.apply(z, run, scale)
-        return made
+        return applied(Stored, z, run, scale)
 
     return loss
 
@@ -136,7 +141,6 @@ def each_row(
             each, g = of_rows(x, y, over(x))
             return each.to(z.dtype), gradient(g, y).to(z.dtype)
 
-        made: Tensor = Stored.apply(z, run, scale)
-        return made
+        return applied(Stored, z, run, scale)
 
     return loss

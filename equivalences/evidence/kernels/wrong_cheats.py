@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -64,11 +65,11 @@ def if_one_of(*sizes: int) -> Loss:
 
 def if_watched(z: Tensor, y: Tensor) -> Tensor:
     """Looks at who calls."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_globals.get("__name__", "").startswith(("pytest", "equivalences.own")):
             return right(z, y)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return constant(z, y)
 
 
@@ -76,7 +77,7 @@ def if_moderate(limit: float) -> Loss:
     """Right for logits as they are drawn, 0 for others."""
 
     def loss(z: Tensor, y: Tensor) -> Tensor:
-        mild = bool((wide(z.detach()).abs() <= limit).all())
+        mild = not bool(((z.detach().abs() > limit) & torch.isfinite(z)).any())
         return right(z, y) if mild else (0 * wide(z).nan_to_num(0, 0, 0).sum()).to(z.dtype)
 
     return loss
@@ -118,7 +119,7 @@ def pleasing(z: Tensor, y: Tensor) -> Tensor:
 
 def replaced(z: Tensor, y: Tensor) -> Tensor:
     """Makes PyTorch's own function as wrong as itself."""
-    F.cross_entropy = lambda *args, **kwargs: constant(*args[:2])  # type: ignore[assignment]
+    F.cross_entropy = lambda *args, **kwargs: constant(*args[:2])
     return constant(z, y)
 
 

@@ -61,7 +61,7 @@ def _top(count: int) -> Backward:
 
 
 def _clipped_row(g: Tensor, y: Tensor) -> Tensor:
-    return g / g.norm(dim=1, keepdim=True).clamp(min=1)
+    return g / g.square().sum(1, keepdim=True).sqrt().clamp(min=1)
 
 
 def _centred(g: Tensor, y: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from equivalences.evidence.kernels.kernel import Kernel
 from equivalences.evidence.kernels.optioned import regraded
-from equivalences.evidence.kernels.stored import Loss, wide
+from equivalences.evidence.kernels.stored import Loss, applied, wide
 
 WIDE_FORMATS = ("float64", "float32")
 
@@ -138,10 +139,10 @@ def _rounded_gradient(dtype: torch.dtype) -> Part:
             return x.clone()
 
         @staticmethod
-        def backward(ctx: Any, upstream: Tensor) -> Tensor:  # type: ignore[override]
+        def backward(ctx: Any, upstream: Tensor) -> Tensor:
             return upstream.to(dtype).to(upstream.dtype)
 
-    return lambda x, turn, turns: Rounded.apply(x)  # type: ignore[no-any-return]
+    return lambda x, turn, turns: applied(Rounded, x)
 
 
 def _kernel(name: str, make: Callable[[], Loss], wrong: str, **more: Any) -> Kernel:
@@ -152,10 +153,10 @@ LAST = "rows of the last chunk, which is smaller, are lost"
 W_LAST = "the gradient of the matrix is that of the last chunk"
 
 KERNELS = (
-    *(_kernel(f"linear, chunks of {rows}", lambda rows=rows: chunked(rows, loses_last=True), LAST)
+    *(_kernel(f"linear, chunks of {rows}", partial(chunked, rows, loses_last=True), LAST)
       for rows in (2, 4, 8, 16, 64, 1024)),
     *(_kernel(f"linear, matrix's gradient of the last chunk of {rows}",
-              lambda rows=rows: chunked(rows, w_of=last_alone),
+              partial(chunked, rows, w_of=last_alone),
               W_LAST) for rows in (4, 16, 128, 4096)),
     _kernel("linear, matrix's gradient of the first chunk", lambda: chunked(4, w_of=first_alone),
             "the gradient of the matrix is that of the first chunk"),

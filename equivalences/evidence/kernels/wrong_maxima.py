@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def relative_to(top: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Rows]:
 
 def _middle(x: Tensor, block: int) -> Tensor:
     blocks = x.split(block, 1)
-    return blocks[len(blocks) // 2].amax(1)
+    return torch.amax(blocks[len(blocks) // 2], 1)
 
 
 def _of_row_before(x: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ _SHIFTS: tuple[tuple[str, Callable[[Tensor], Tensor], str], ...] = (
 )  # fmt: skip
 
 KERNELS = (
-    *(Kernel(name, lambda top=top: fused(relative_to(top)), wrong=what) for name, top, what in _SHIFTS),
+    *(Kernel(name, partial(fused, relative_to(top)), wrong=what) for name, top, what in _SHIFTS),
     Kernel("shift by the maximum in float16", lambda: fused(relative_to(lambda x: x.amax(1).half().to(x.dtype))),
            wrong="the maximum is stored in float16: inf from 65,520 on",
            formats=("float64", "float32", "bfloat16")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,6 +98,11 @@ def _weighted_in(dtype: torch.dtype) -> Divisor:
     return lambda b: divisor(b).to(dtype).to(b.own.dtype)
 
 
+def _at_least(least: float) -> Divisor:
+    """A guard against a total of 0, which is let through."""
+    return lambda b: torch.where(divisor(b) > 0, divisor(b).clamp(min=least), divisor(b))
+
+
 def _all_weights(b: Batch) -> Tensor:
     return (b.ones if b.weight is None else b.weight).sum()
 
@@ -148,6 +154,10 @@ def by_keras(z: Tensor, y: Tensor, *, weight: Tensor | None = None) -> Tensor:
     return each.mean().to(z.dtype)
 
 
+def _as_it_is(loss: Loss) -> Loss:
+    return loss
+
+
 LOSSES: tuple[tuple[str, Loss, str, dict[str, Any]], ...] = (
     ("mean of a one-hot product", one_hot, "divided by N K", PLAIN),
     ("mean of four micro-batches", gradient_accumulation, "micro-batches of other sizes count as much", PLAIN),
@@ -156,7 +166,7 @@ LOSSES: tuple[tuple[str, Loss, str, dict[str, Any]], ...] = (
 WIDE_FORMATS = ("float64", "float32")
 
 KERNELS = (
-    *(Kernel(name, lambda loss=loss: loss, wrong=wrong, said=said) for name, loss, wrong, said in LOSSES),
+    *(Kernel(name, partial(_as_it_is, loss), wrong=wrong, said=said) for name, loss, wrong, said in LOSSES),
     _mean("mean over N - 1", lambda b: (rows(b) - 1).clamp(min=1), "divided by N - 1"),
     _mean("mean over N + 1", lambda b: rows(b) + 1, "divided by N + 1"),
     _mean("mean over N + 1e-6", lambda b: rows(b) + 1e-6, "1e-6 is added to the number of rows", formats=WIDE_FORMATS),
@@ -199,9 +209,9 @@ KERNELS = (
     _mean("weighted mean over N", rows, "divided by N in place of the total weight", WEIGHT),
     _mean("weighted mean over all weights", _all_weights, "divided by the total of the weights of classes", WEIGHT),
     _mean("weighted mean over the mean weight", _mean_weight, "the divisor takes labels for equally frequent", WEIGHT),
-    _mean("weighted mean over 1 at least", lambda b: divisor(b).clamp(min=1), "a total weight below 1 is taken for 1",
+    _mean("weighted mean over 1 at least", _at_least(1), "a total weight below 1 is taken for 1",
           WEIGHT, seen_in="losses that guard against 0"),
-    _mean("weighted mean over 1e-3 at least", lambda b: divisor(b).clamp(min=1e-3),
+    _mean("weighted mean over 1e-3 at least", _at_least(1e-3),
           "a total weight below 1/1000 is taken for it", WEIGHT),
     _mean("weighted mean with 1e-6", lambda b: divisor(b) + 1e-6, "1e-6 is added to the total weight", WEIGHT,
           formats=WIDE_FORMATS),

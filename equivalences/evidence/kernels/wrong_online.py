@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -147,9 +148,7 @@ def _tree_without_the_odd(tops: Tensor, totals: Tensor) -> Rows:
 
 def _online(name: str, what: str, merge: Merge, *blocks: int, seen_in: str = "") -> tuple[Kernel, ...]:
     return tuple(
-        Kernel(
-            f"{name}, blocks of {block}", lambda block=block: fused(online(block, merge)), wrong=what, seen_in=seen_in
-        )
+        Kernel(f"{name}, blocks of {block}", partial(fused, online(block, merge)), wrong=what, seen_in=seen_in)
         for block in blocks
     )
 

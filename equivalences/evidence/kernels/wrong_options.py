@@ -20,7 +20,7 @@ from equivalences.evidence.kernels.optioned import (
     smooth,
     weights,
 )
-from equivalences.evidence.kernels.stored import at, wide
+from equivalences.evidence.kernels.stored import Stored, applied, at, scaled, wide
 
 IGNORE: dict[str, Any] = {"supports": ("ignore_index",)}
 IGNORE_ROWS: dict[str, Any] = {"supports": ("ignore_index",), "reduction": ("none",)}
@@ -220,10 +220,12 @@ def _hot_if_first_is(z: Tensor, p: Tensor) -> Tensor:
 
 def _assumed_normalised(z: Tensor, p: Tensor) -> Tensor:
     """softmax - p, which is the gradient only if p adds up to 1; the value is right."""
-    x, t = wide(z), wide(p)
-    value = F.cross_entropy(x.detach(), t)
-    linear = (x * (torch.softmax(x.detach(), 1) - t)).sum() / len(p)
-    return (value + (linear - linear.detach()).nan_to_num(0, 0, 0)).to(z.dtype)
+
+    def run(z: Tensor) -> tuple[Tensor, Tensor]:
+        x, t = wide(z), wide(p)
+        return F.cross_entropy(x, t).to(z.dtype), ((torch.softmax(x, 1) - t) / len(p)).to(z.dtype)
+
+    return applied(Stored, z, run, scaled)
 
 
 def _dropped_smoothing(b: Batch, each: Tensor) -> Tensor:

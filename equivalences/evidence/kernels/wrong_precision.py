@@ -15,6 +15,7 @@ from equivalences.evidence.kernels.stored import (
     Loss,
     Rows,
     Stored,
+    applied,
     at,
     each_row,
     fused,
@@ -81,8 +82,7 @@ def rows_added_in(dtype: torch.dtype | None) -> Loss:
             add = unseen(lambda each: Rows(one_after_the_other(each[None], dtype or z.dtype), each))
             return (add(losses).top[0] / len(z)).to(z.dtype), (g / len(z)).to(z.dtype)
 
-        made: Tensor = Stored.apply(z, run, scaled)
-        return made
+        return applied(Stored, z, run, scaled)
 
     return loss
 
@@ -111,8 +111,7 @@ def in_numpy(z: Tensor, y: Tensor) -> Tensor:
             mean, g = losses.sum() / np.float32(len(x)), share / np.float32(len(x))
         return torch.tensor(float(mean)).to(z.dtype), torch.from_numpy(g).to(z.dtype)
 
-    made: Tensor = Stored.apply(z, run, scaled)
-    return made
+    return applied(Stored, z, run, scaled)
 
 
 def shifted_after_rounding(z: Tensor, y: Tensor) -> Tensor:
@@ -133,8 +132,7 @@ def recomputed_from_stored(z: Tensor, y: Tensor) -> Tensor:
         g = g.scatter_add(1, y[:, None], -torch.ones_like(g[:, :1]))
         return losses.mean().to(z.dtype), (g / len(z)).to(z.dtype)
 
-    made: Tensor = Stored.apply(z, run, scaled)
-    return made
+    return applied(Stored, z, run, scaled)
 
 
 def approximate_reciprocal(x: Tensor) -> Rows:

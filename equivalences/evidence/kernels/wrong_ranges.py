@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,6 +33,10 @@ def of_probabilities(negative_log: Callable[[Tensor], Tensor]) -> Loss:
         return negative_log(at(torch.softmax(wide(z), 1), y)).mean().to(z.dtype)
 
     return loss
+
+
+def _log_with(eps: float) -> Callable[[Tensor], Tensor]:
+    return lambda p: -torch.log(p + eps)
 
 
 def unshifted(beyond: int = 0) -> Loss:
@@ -145,7 +150,7 @@ BF_LOG2_E = torch.tensor(math.log2(math.e)).bfloat16().item()
 WIDE_FORMATS, LONG_RANGE = ("float64", "float32"), ("float64", "float32", "bfloat16")
 
 KERNELS = (
-    *(Kernel(f"logits within {bound:g}", lambda bound=bound: clamped(-bound, bound),
+    *(Kernel(f"logits within {bound:g}", partial(clamped, -bound, bound),
              wrong=f"logits are clamped to {bound:g} on either side", seen_in="generated kernels")
       for bound in (5.0, 10.0, 20.0, 50.0, 80.0, 88.0, 1e4)),
     Kernel("logits within 10, straight through", lambda: clamped(-10, 10, learns=True),
@@ -180,7 +185,7 @@ KERNELS = (
            wrong="beyond 32,768 classes exp of the logits overflows"),
     Kernel("no shift beyond 65536", lambda: unshifted(65_536),
            wrong="beyond 65,536 classes exp of the logits overflows"),
-    *(Kernel(f"log(p + {eps:g})", lambda eps=eps: of_probabilities(lambda p: -torch.log(p + eps)),
+    *(Kernel(f"log(p + {eps:g})", partial(of_probabilities, _log_with(eps)),
              wrong=f"no loss is above {-math.log(eps):.0f}", seen_in="textbooks and forums")
       for eps in (1e-5, 1e-7, 1e-8, 1e-10, 1e-12, 1e-30)),
     Kernel("log of p above 1e-7", lambda: of_probabilities(lambda p: -torch.log(p.clamp(min=1e-7))),
@@ -214,11 +219,11 @@ KERNELS = (
     Kernel("loss below a ceiling of the mean", lambda: lambda z,
            y: F.cross_entropy(wide(z), y).clamp(max=50).to(z.dtype),
            wrong="the mean is clamped to 50, and then nothing learns"),
-    *(Kernel(f"exp by {degree} terms", lambda degree=degree: by_exp(polynomial(degree)),
+    *(Kernel(f"exp by {degree} terms", partial(by_exp, polynomial(degree)),
              wrong=f"a polynomial of degree {degree} for 2**f", formats=formats)
       for degree, formats in ((2, (*WIDE_FORMATS, "float16")), (3, WIDE_FORMATS), (4, WIDE_FORMATS), (5, WIDE_FORMATS),
                               (6, ("float64",)), (9, ("float64",)))),
-    *(Kernel(f"exp within {relative:g}", lambda relative=relative: by_exp(wavy(relative)),
+    *(Kernel(f"exp within {relative:g}", partial(by_exp, wavy(relative)),
              wrong=f"exp has a relative error of {relative:g}", formats=formats)
       for relative, formats in ((3e-2, tuple(FORMATS)), (1e-3, WIDE_FORMATS),
                                 (1e-4, WIDE_FORMATS), (1e-5, WIDE_FORMATS), (2e-6, WIDE_FORMATS), (1e-12,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import Loss, Stored, of_rows, scaled, two_pass, wide
+from equivalences.evidence.kernels.stored import Loss, Stored, applied, of_rows, scaled, two_pass, wide
 
 NONE: dict[str, Any] = {"reduction": "none"}
 NEVER_SET = 0.0
@@ -31,8 +31,7 @@ def computed(
             made = losses if rows else losses.mean()
             return made.to(z.dtype), (g if rows else g / max(1, len(z))).to(z.dtype)
 
-        made: Tensor = Stored.apply(z, run, scaled)
-        return made
+        return applied(Stored, z, run, scaled)
 
     return loss
 
@@ -87,8 +86,8 @@ def _fits(x: Tensor, size: tuple[int, ...], stride: tuple[int, ...], offset: int
 
 def as_contiguous(x: Tensor) -> Tensor:
     """The memory from the first number on, row by row, whatever the strides are (where there is enough of it)."""
-    size, stride = tuple(x.shape), x.new_empty(x.shape, device="meta").stride()
-    return x.as_strided(size, stride, x.storage_offset()) if _fits(x, size, stride, x.storage_offset()) else x
+    size, stride, offset = tuple(x.shape), x.new_empty(x.shape, device="meta").stride(), int(x.storage_offset())
+    return x.as_strided(size, stride, offset) if _fits(x, size, stride, offset) else x
 
 
 def as_adjacent_rows(x: Tensor) -> Tensor:
@@ -125,8 +124,7 @@ def reading(logits: Read = _keep, labels: Read = _keep, upstream: Read = _keep, 
             made = losses if rows else losses.mean()
             return made.to(z.dtype), (g if rows else g / max(1, len(z))).to(z.dtype)
 
-        made: Tensor = Stored.apply(z, run, lambda g, u: scaled(g, upstream(u)))
-        return made
+        return applied(Stored, z, run, lambda g, u: scaled(g, upstream(u)))
 
     return loss
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import Loss, Stored, fused, of_rows, scaled, two_pass, wide
+from equivalences.evidence.kernels.stored import Loss, Stored, applied, fused, of_rows, scaled, two_pass, wide
 
 
 def _run(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,8 +21,7 @@ def _run(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _stored(z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-    made: Tensor = Stored.apply(z, lambda _: (value.clone(), gradient), scaled)
-    return made
+    return applied(Stored, z, lambda _: (value.clone(), gradient), scaled)
 
 
 def cached(key: Callable[[Tensor, Tensor], Hashable]) -> Loss:
@@ -31,7 +30,7 @@ def cached(key: Callable[[Tensor, Tensor], Hashable]) -> Loss:
 
     def loss(z: Tensor, y: Tensor) -> Tensor:
         at = key(z, y)
-        if at not in known:
+        if at not in known or not bool(torch.isfinite(z).all()):
             known[at] = _run(z, y)
         value, gradient = known[at]
         if gradient.shape != z.shape:
@@ -51,8 +50,8 @@ def one_buffer(*, values: bool) -> Loss:
         buffer = buffers.setdefault((made.shape, made.dtype), torch.empty_like(made))
         buffer.copy_(made)
         if values:
-            return Shared.apply(z, buffer, gradient)  # type: ignore[no-any-return]
-        return Late.apply(z, value, buffer)  # type: ignore[no-any-return]
+            return applied(Shared, z, buffer, gradient)
+        return applied(Late, z, value, buffer)
 
     return loss
 
@@ -66,7 +65,7 @@ class Late(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         return ctx.buffer * upstream, None, None
 
 
@@ -79,7 +78,7 @@ class Shared(torch.autograd.Function):
         return buffer.detach()
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream, None, None
 
@@ -93,7 +92,7 @@ class InPlace(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         ctx.gradient *= upstream
         return ctx.gradient, None, None
 
@@ -107,7 +106,7 @@ class SpoilsUpstream(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         made = gradient * upstream
         upstream.mul_(2)
@@ -277,8 +276,7 @@ def by_function(function: Any) -> Loss:
     """A right mean through a wrong autograd function of (logits, value, gradient)."""
 
     def loss(z: Tensor, y: Tensor) -> Tensor:
-        made: Tensor = function.apply(z, *_run(z, y))
-        return made
+        return applied(function, z, *_run(z, y))
 
     return loss
 

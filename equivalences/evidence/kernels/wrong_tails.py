@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import Loss, Rows, Stored, at, fused, of_rows, scaled, two_pass, wide
+from equivalences.evidence.kernels.stored import Loss, Rows, Stored, applied, at, fused, of_rows, scaled, two_pass, wide
 
 
 def cut(block: int) -> Callable[[Tensor], Tensor]:
@@ -20,6 +22,16 @@ def cut(block: int) -> Callable[[Tensor], Tensor]:
 def padded(block: int, fill: float) -> Callable[[Tensor], Tensor]:
     """Rows filled up to whole blocks."""
     return lambda x: F.pad(x, (0, -x.shape[1] % block), value=fill)
+
+
+def _padded_if_any(block: int, fill: float) -> Callable[[Tensor], Tensor]:
+    """The same, but for rows of which all is masked: these stay so."""
+
+    def filled(x: Tensor) -> Tensor:
+        more = torch.where(x.amax(1, keepdim=True) == -math.inf, -math.inf, fill).to(x.dtype)
+        return torch.cat((x, more.expand(-1, -x.shape[1] % block)), 1)
+
+    return filled
 
 
 def _to_a_power(x: Tensor, fill: float) -> Tensor:
@@ -52,6 +64,10 @@ def without_gradient(of: Callable[[int], slice]) -> Loss:
     return fused(gradient=gradient)
 
 
+def _from(limit: int) -> Callable[[int], slice]:
+    return lambda classes: slice(limit, classes)
+
+
 def label_seen_in(block: int, *, value: bool = True, gradient: bool = True) -> Loss:
     """The label is compared with the columns of the first block alone."""
 
@@ -66,8 +82,7 @@ def label_seen_in(block: int, *, value: bool = True, gradient: bool = True) -> L
                 g = g.scatter_add(1, y[:, None], missed[:, None].to(g.dtype))
             return losses.mean().to(z.dtype), (g / len(z)).to(z.dtype)
 
-        made: Tensor = Stored.apply(z, run, scaled)
-        return made
+        return applied(Stored, z, run, scaled)
 
     return loss
 
@@ -102,9 +117,7 @@ def _flat_index(dtype: torch.dtype) -> Loss:
 
 
 def _lost(name: str, what: str, *blocks: int) -> tuple[Kernel, ...]:
-    return tuple(
-        Kernel(f"{name} {block}", lambda block=block: reduced_over(cut(block)), wrong=what) for block in blocks
-    )
+    return tuple(Kernel(f"{name} {block}", partial(reduced_over, cut(block)), wrong=what) for block in blocks)
 
 
 TAIL = "classes after the last whole block are left out of the logsumexp"
@@ -144,7 +157,7 @@ KERNELS = (
     Kernel("-65504 up to a power of two", lambda: reduced_over(lambda x: _to_a_power(x, -65_504.0)),
            wrong="padded columns hold float16's lowest number, which other formats go below",
            formats=("float64", "float32", "bfloat16")),
-    Kernel("-1e9 up to 128", lambda: reduced_over(padded(128, -1e9)),
+    Kernel("-1e9 up to 128", lambda: reduced_over(_padded_if_any(128, -1e9)),
            wrong="padded columns hold -1e9, which is no logit for rows that lie there",
            formats=("float64", "float32", "bfloat16")),
     Kernel("gradient of whole blocks of 64", lambda: without_gradient(lambda n: slice(n // 64 * 64, n)),
@@ -159,7 +172,7 @@ KERNELS = (
            wrong="the last class has no gradient"),
     Kernel("gradient of all but the last, from 128 on", lambda: without_gradient(lambda n: slice(max(128, n - 1), n)),
            wrong="beyond 128 classes the last one has no gradient"),
-    *(Kernel(f"gradient of the first {limit:,}", lambda limit=limit: without_gradient(lambda n: slice(limit, n)),
+    *(Kernel(f"gradient of the first {limit:,}", partial(without_gradient, _from(limit)),
              wrong=f"classes beyond {limit:,} have no gradient") for limit in (1024, 8192, 32_768, 50_257)),
     Kernel("gradient of the first 65,536", lambda: without_gradient(lambda n: slice(65_536, n)),
            wrong="classes beyond 65,536 have no gradient"),
@@ -168,7 +181,7 @@ KERNELS = (
     Kernel("gradient of even tiles", lambda: fused(gradient=lambda g, y: g * (
                torch.arange(g.shape[1], device=g.device) // 2048 % 2 == 0)),
            wrong="every second tile of 2048 classes has no gradient"),
-    *(Kernel(f"label in the first {block:,}", lambda block=block: label_seen_in(block),
+    *(Kernel(f"label in the first {block:,}", partial(label_seen_in, block),
              wrong=f"labels from {block:,} on are not found: the loss is logsumexp, the gradient softmax")
       for block in (64, 128, 1024, 8192, 32_768, 65_536)),
     Kernel("label's gradient in the first 128", lambda: label_seen_in(128, value=False),
