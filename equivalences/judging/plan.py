@@ -8,7 +8,7 @@ there, problems have one shape, one layout, and few sets of options.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +117,11 @@ def drawn(
 ) -> list[Planned]:
     """`count` drawn problems, of any size or of the given one, in one layout each."""
     problems = sample(identity.domain, fmt, count, seed, sizes or shape(identity, fmt, mode))
+    return taking_turns(identity, problems, mode)
+
+
+def taking_turns(identity: Identity, problems: Iterable[Problem], mode: str = "eager") -> list[Planned]:
+    """Problems in one layout each, the next in turn."""
     return [Planned(p, in_turn(layouts(identity, p, mode), turn)) for turn, p in enumerate(problems)]
 
 
@@ -166,12 +171,11 @@ def _again(identity: Identity, every: Sequence[Problem]) -> Iterator[Planned]:
     yield Planned(problem, layouts(identity, problem, "eager")[:1])
 
 
-def many_classes(identity: Identity, fmt: str) -> Iterator[Planned]:
+def many_classes(identity: Identity, fmt: str) -> list[Planned]:
     """A few rows of many classes, and of very many, in one layout each, in turn."""
     costly = fmt == "float64" and identity.out == "RC"
     shapes = tuple(each for each in wide.SHAPES if not costly or each.classes <= BY_BALLS)
-    for turn, problem in enumerate(wide.problems(identity.domain, fmt, shapes)):
-        yield Planned(problem, in_turn(layouts(identity, problem, "eager"), turn))
+    return taking_turns(identity, wide.problems(identity.domain, fmt, shapes))
 
 
 def classes(identity: Identity, problem: Problem) -> int:

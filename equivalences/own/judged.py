@@ -57,9 +57,7 @@ class Judged:
     @cached_property
     def strict_ratio(self) -> Array:
         """error / contract without formulas."""
-        bound = self.m.contract.bound if self.strict is None else self.strict
-        with np.errstate(all="ignore"):
-            return np.nan_to_num(np.where(self.m.error == 0, 0.0, self.m.error / bound), nan=np.inf, posinf=np.inf)
+        return severity.excess(self.m.error, self.m.contract.bound if self.strict is None else self.strict)
 
     @cached_property
     def severity(self) -> Array:

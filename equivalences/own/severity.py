@@ -37,6 +37,12 @@ class Severity(IntEnum):
 SEVERITIES: Mapping[str, Severity] = {each.word: each for each in Severity}
 
 
+def excess(error: Array, bound: Array) -> Array:
+    """error / bound: 0 without an error; inf where nothing is allowed, or no number came out."""
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(np.where(error == 0, 0.0, error / bound), nan=np.inf, posinf=np.inf)
+
+
 def of_numbers(m: Measurement, verdict: Array, other: Array) -> Array:
     """The severity of each number (values of `Severity`), by its `Verdict`.
 
@@ -47,9 +53,7 @@ def of_numbers(m: Measurement, verdict: Array, other: Array) -> Array:
     half of the digits of its format, beyond what the contract allows.
     """
     half = FORMATS[m.problem.format].u ** -0.5
-    with np.errstate(all="ignore"):
-        bound = np.where(np.isfinite(m.contract.bound), m.contract.bound, m.own.bound)
-        ratio = np.nan_to_num(np.where(m.error == 0, 0.0, m.error / bound), nan=np.inf, posinf=np.inf)
+    ratio = excess(m.error, np.where(np.isfinite(m.contract.bound), m.contract.bound, m.own.bound))
     explained = (verdict == Verdict.UNSTABLE) & ~other
     wrong = ~explained & (other | (ratio > half))
     return np.where(verdict < Verdict.UNSTABLE, Severity.RIGHT, np.where(wrong, Severity.WRONG, Severity.LESS_ACCURATE))

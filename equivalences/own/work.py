@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -59,12 +60,10 @@ def _on_borders(judge: Judge, fmt: str, asking: Asking, limits: Limits) -> Itera
     identity = judge.case.identity
     if asking.shape is not None or next(iter(identity.domain.axes.values()), "") != "RC":
         return
-    turn = 0
-    for classes in limits.sizes():
-        for problem in sample(identity.domain, fmt, max(1, asking.examples // 8), asking.seed, (ROWS, classes)):
-            for layout in plan.in_turn(plan.layouts(identity, problem, "eager"), turn):
-                yield Todo(problem, layout)
-            turn += 1
+    count = max(1, asking.examples // 8)
+    drawn = (sample(identity.domain, fmt, count, asking.seed, (ROWS, classes)) for classes in limits.sizes())
+    for each in plan.taking_turns(identity, chain.from_iterable(drawn)):
+        yield from (Todo(each.problem, layout) for layout in each.layouts)
 
 
 def asked_of(

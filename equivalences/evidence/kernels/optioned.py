@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equivalences.evidence.kernels.stored import Loss, applied, at, wide
+from equivalences.evidence.kernels.idioms import applied, wide
+from equivalences.evidence.kernels.stored import Loss, at
 
 
 class Factor(torch.autograd.Function):
@@ -28,7 +29,7 @@ class Factor(torch.autograd.Function):
 
 def regraded(x: Tensor, factor: Tensor | float) -> Tensor:
     """The same value with another gradient."""
-    return applied(Factor, x, torch.as_tensor(factor, dtype=x.dtype))
+    return applied(Factor)(x, torch.as_tensor(factor, dtype=x.dtype))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equivalences.evidence.kernels.idioms import applied, wide
+
 Loss = Callable[..., Tensor]
 Pass = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits -> value in its format, gradient for an upstream of 1
 
@@ -33,20 +35,9 @@ class Stored(torch.autograd.Function):
         return ctx.scale(gradient, upstream), None, None
 
 
-def applied(function: type[torch.autograd.Function], *items: Any) -> Tensor:
-    """`function.apply`, as what gives a tensor."""
-    made: Tensor = function.apply(*items)
-    return made
-
-
 def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
     """The chain rule: one upstream gradient for all rows, or one a row."""
     return gradient * (upstream[:, None] if upstream.dim() else upstream)
-
-
-def wide(z: Tensor) -> Tensor:
-    """The format in which the kernel computes: float32, or float64 for what comes in that."""
-    return z if z.dtype == torch.float64 else z.float()
 
 
 def at(x: Tensor, y: Tensor) -> Tensor:
@@ -122,7 +113,7 @@ def fused(
             each, g = of_rows(x, used, over(x))
             return losses(each).mean().to(z.dtype), (gradient(g, used) / len(z)).to(z.dtype)
 
-        return applied(Stored, z, run, scale)
+        return applied(Stored)(z, run, scale)
 
     return loss
 
@@ -141,6 +132,6 @@ def each_row(
             each, g = of_rows(x, y, over(x))
             return each.to(z.dtype), gradient(g, y).to(z.dtype)
 
-        return applied(Stored, z, run, scale)
+        return applied(Stored)(z, run, scale)
 
     return loss

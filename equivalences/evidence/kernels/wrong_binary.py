@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import Loss, Stored, applied, wide
+from equivalences.evidence.kernels.stored import Loss, Stored
 
 Each = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> losses
 SOFT: dict[str, Any] = {"supports": ("soft_targets",)}
@@ -78,7 +79,7 @@ def fused(gradient: Callable[[Tensor, Tensor], Tensor]) -> Loss:
             count = max(1, len(z))
             return right(x, target).mean().to(z.dtype), (gradient(x, target) / count).to(z.dtype)
 
-        return applied(Stored, z, run, lambda g, upstream: g * upstream)
+        return applied(Stored)(z, run, lambda g, upstream: g * upstream)
 
     return loss
 
@@ -273,8 +274,8 @@ KERNELS = (
     _slopes("bce's gradient not divided", lambda z, t: _slope(z, t) * len(t), "the gradient lacks 1/N"),
     _slopes("bce's gradient clipped", lambda z, t: _slope(z, t).clamp(-0.9, 0.9),
             "gradients of single rows are clipped"),
-    Kernel("bce of rows, upstream's first", lambda: lambda z, t: applied(
-               Stored, z, lambda x: (right(wide(x), wide(t)).to(z.dtype), _slope(wide(x), wide(t)).to(z.dtype)),
+    Kernel("bce of rows, upstream's first", lambda: lambda z, t: applied(Stored)(
+               z, lambda x: (right(wide(x), wide(t)).to(z.dtype), _slope(wide(x), wide(t)).to(z.dtype)),
                lambda g, u: g * u[0]),
            of="binary_cross_entropy_with_logits", wrong="one row's upstream gradient is taken for all", said=NONE),
     _option("pos_weight on negatives", lambda: optioned(_positive_on_the_other_side), "negatives are weighted",

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import wide
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import Loss, at, fused, wide
+from equivalences.evidence.kernels.stored import Loss, at, fused
 
 JUDGES = "submissions to benchmarks of generated kernels"
 

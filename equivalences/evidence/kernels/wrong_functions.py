@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import applied, wide
 
 WIDE_FORMATS, LONG_RANGE = ("float64", "float32"), ("float64", "float32", "bfloat16")
 # (softmax or whatever the function gives, upstream gradient, dimension) -> gradient
@@ -45,7 +45,7 @@ def with_chain(run: Callable[[Tensor, int], Tensor], chain: Chain) -> Callable[[
     """A right function whose gradient is made of its softmax in another way."""
 
     def function(z: Tensor, dim: int) -> Tensor:
-        return applied(Chained, z, lambda x: run(wide(x), dim), lambda x, g: chain(torch.softmax(x, dim), g, dim))
+        return applied(Chained)(z, lambda x: run(wide(x), dim), lambda x, g: chain(torch.softmax(x, dim), g, dim))
 
     return function
 
@@ -59,7 +59,7 @@ def scalar_with(run: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tenso
     """A right function of single logits with another slope."""
 
     def function(z: Tensor) -> Tensor:
-        return applied(Chained, z, lambda x: run(wide(x)), lambda x, g: g * slope(x))
+        return applied(Chained)(z, lambda x: run(wide(x)), lambda x, g: g * slope(x))
 
     return function
 
@@ -286,12 +286,12 @@ KERNELS = (
           formats=("float64",)),
     _rows("logsumexp", "logsumexp as maximum from 10 on", _maximum_if_far(10), "what is 10 below counts as nothing",
           formats=WIDE_FORMATS),
-    Kernel("logsumexp, gradient of the maximum", lambda: lambda z, dim: applied(
-               Chained, z, lambda x: torch.logsumexp(wide(x), dim),
+    Kernel("logsumexp, gradient of the maximum", lambda: lambda z, dim: applied(Chained)(
+               z, lambda x: torch.logsumexp(wide(x), dim),
                lambda x, g: (x == x.amax(dim, keepdim=True)) * g.unsqueeze(dim)),
            of="logsumexp", wrong="the gradient is that of the maximum"),
-    Kernel("logsumexp, gradient without upstream", lambda: lambda z, dim: applied(
-               Chained, z, lambda x: torch.logsumexp(wide(x), dim), lambda x, g: torch.softmax(x, dim)),
+    Kernel("logsumexp, gradient without upstream", lambda: lambda z, dim: applied(Chained)(
+               z, lambda x: torch.logsumexp(wide(x), dim), lambda x, g: torch.softmax(x, dim)),
            of="logsumexp", wrong="the upstream gradient is not used"),
     _rows("softmin", "softmin of sizes", _softmin_wrong_sign, "|z| is taken for z"),
     _rows("softmin", "softmin as softmax", torch.softmax, "the sign is lost"),

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from equivalences.evidence.kernels.idioms import wide
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import at, each_row, fused, scaled, wide
+from equivalences.evidence.kernels.stored import at, each_row, fused, scaled
 from equivalences.formats import FORMATS
 
 Backward = Callable[[Tensor, Tensor], Tensor]  # gradient of the sum over rows, labels -> another

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
 from equivalences.evidence.kernels.optioned import regraded
-from equivalences.evidence.kernels.stored import Loss, applied, wide
+from equivalences.evidence.kernels.stored import Loss
 
 WIDE_FORMATS = ("float64", "float32")
 
@@ -142,7 +143,7 @@ def _rounded_gradient(dtype: torch.dtype) -> Part:
         def backward(ctx: Any, upstream: Tensor) -> Tensor:
             return upstream.to(dtype).to(upstream.dtype)
 
-    return lambda x, turn, turns: applied(Rounded, x)
+    return lambda x, turn, turns: applied(Rounded)(x)
 
 
 def _kernel(name: str, make: Callable[[], Loss], wrong: str, **more: Any) -> Kernel:

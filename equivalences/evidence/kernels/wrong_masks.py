@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import wide
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import Loss, Rows, each_row, fused, two_pass, unseen, wide
+from equivalences.evidence.kernels.stored import Loss, Rows, each_row, fused, two_pass, unseen
 
 
 def unguarded(block: int) -> Callable[[Tensor], Rows]:

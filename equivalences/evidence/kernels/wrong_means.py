@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import wide
 from equivalences.evidence.kernels.kernel import Kernel
 from equivalences.evidence.kernels.optioned import Batch, divisor, of_probabilities, optioned, reduced, regraded
-from equivalences.evidence.kernels.stored import Loss, wide
+from equivalences.evidence.kernels.stored import Loss
 
 Divisor = Callable[[Batch], Tensor]
 

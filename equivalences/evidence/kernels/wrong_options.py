@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
 from equivalences.evidence.kernels.optioned import (
     Batch,
@@ -20,7 +21,7 @@ from equivalences.evidence.kernels.optioned import (
     smooth,
     weights,
 )
-from equivalences.evidence.kernels.stored import Stored, applied, at, scaled, wide
+from equivalences.evidence.kernels.stored import Stored, at, scaled
 
 IGNORE: dict[str, Any] = {"supports": ("ignore_index",)}
 IGNORE_ROWS: dict[str, Any] = {"supports": ("ignore_index",), "reduction": ("none",)}
@@ -225,7 +226,7 @@ def _assumed_normalised(z: Tensor, p: Tensor) -> Tensor:
         x, t = wide(z), wide(p)
         return F.cross_entropy(x, t).to(z.dtype), ((torch.softmax(x, 1) - t) / len(p)).to(z.dtype)
 
-    return applied(Stored, z, run, scaled)
+    return applied(Stored)(z, run, scaled)
 
 
 def _dropped_smoothing(b: Batch, each: Tensor) -> Tensor:

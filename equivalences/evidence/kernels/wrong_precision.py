@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
 from equivalences.evidence.kernels.stored import (
     Loss,
     Rows,
     Stored,
-    applied,
     at,
     each_row,
     fused,
@@ -23,7 +23,6 @@ from equivalences.evidence.kernels.stored import (
     scaled,
     two_pass,
     unseen,
-    wide,
 )
 
 LANES = 32
@@ -82,7 +81,7 @@ def rows_added_in(dtype: torch.dtype | None) -> Loss:
             add = unseen(lambda each: Rows(one_after_the_other(each[None], dtype or z.dtype), each))
             return (add(losses).top[0] / len(z)).to(z.dtype), (g / len(z)).to(z.dtype)
 
-        return applied(Stored, z, run, scaled)
+        return applied(Stored)(z, run, scaled)
 
     return loss
 
@@ -111,7 +110,7 @@ def in_numpy(z: Tensor, y: Tensor) -> Tensor:
             mean, g = losses.sum() / np.float32(len(x)), share / np.float32(len(x))
         return torch.tensor(float(mean)).to(z.dtype), torch.from_numpy(g).to(z.dtype)
 
-    return applied(Stored, z, run, scaled)
+    return applied(Stored)(z, run, scaled)
 
 
 def shifted_after_rounding(z: Tensor, y: Tensor) -> Tensor:
@@ -132,7 +131,7 @@ def recomputed_from_stored(z: Tensor, y: Tensor) -> Tensor:
         g = g.scatter_add(1, y[:, None], -torch.ones_like(g[:, :1]))
         return losses.mean().to(z.dtype), (g / len(z)).to(z.dtype)
 
-    return applied(Stored, z, run, scaled)
+    return applied(Stored)(z, run, scaled)
 
 
 def approximate_reciprocal(x: Tensor) -> Rows:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import wide
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import Loss, Rows, at, fused, wide
+from equivalences.evidence.kernels.stored import Loss, Rows, at, fused
 from equivalences.formats import FORMATS
 
 

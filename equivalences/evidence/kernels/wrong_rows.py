@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import Loss, Stored, applied, of_rows, scaled, two_pass, wide
+from equivalences.evidence.kernels.stored import Loss, Stored, of_rows, scaled, two_pass
 
 NONE: dict[str, Any] = {"reduction": "none"}
 NEVER_SET = 0.0
@@ -31,7 +32,7 @@ def computed(
             made = losses if rows else losses.mean()
             return made.to(z.dtype), (g if rows else g / max(1, len(z))).to(z.dtype)
 
-        return applied(Stored, z, run, scaled)
+        return applied(Stored)(z, run, scaled)
 
     return loss
 
@@ -124,7 +125,7 @@ def reading(logits: Read = _keep, labels: Read = _keep, upstream: Read = _keep, 
             made = losses if rows else losses.mean()
             return made.to(z.dtype), (g if rows else g / max(1, len(z))).to(z.dtype)
 
-        return applied(Stored, z, run, lambda g, u: scaled(g, upstream(u)))
+        return applied(Stored)(z, run, lambda g, u: scaled(g, upstream(u)))
 
     return loss
 

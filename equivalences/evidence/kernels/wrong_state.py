@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import Loss, Stored, applied, fused, of_rows, scaled, two_pass, wide
+from equivalences.evidence.kernels.stored import Loss, Stored, fused, of_rows, scaled, two_pass
 
 
 def _run(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,7 +22,7 @@ def _run(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _stored(z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-    return applied(Stored, z, lambda _: (value.clone(), gradient), scaled)
+    return applied(Stored)(z, lambda _: (value.clone(), gradient), scaled)
 
 
 def cached(key: Callable[[Tensor, Tensor], Hashable]) -> Loss:
@@ -50,8 +51,8 @@ def one_buffer(*, values: bool) -> Loss:
         buffer = buffers.setdefault((made.shape, made.dtype), torch.empty_like(made))
         buffer.copy_(made)
         if values:
-            return applied(Shared, z, buffer, gradient)
-        return applied(Late, z, value, buffer)
+            return applied(Shared)(z, buffer, gradient)
+        return applied(Late)(z, value, buffer)
 
     return loss
 
@@ -276,7 +277,7 @@ def by_function(function: Any) -> Loss:
     """A right mean through a wrong autograd function of (logits, value, gradient)."""
 
     def loss(z: Tensor, y: Tensor) -> Tensor:
-        return applied(function, z, *_run(z, y))
+        return applied(function)(z, *_run(z, y))
 
     return loss
 

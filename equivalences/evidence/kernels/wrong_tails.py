@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from equivalences.evidence.kernels.idioms import applied, wide
 from equivalences.evidence.kernels.kernel import Kernel
-from equivalences.evidence.kernels.stored import Loss, Rows, Stored, applied, at, fused, of_rows, scaled, two_pass, wide
+from equivalences.evidence.kernels.stored import Loss, Rows, Stored, at, fused, of_rows, scaled, two_pass
 
 
 def cut(block: int) -> Callable[[Tensor], Tensor]:
@@ -82,7 +83,7 @@ def label_seen_in(block: int, *, value: bool = True, gradient: bool = True) -> L
                 g = g.scatter_add(1, y[:, None], missed[:, None].to(g.dtype))
             return losses.mean().to(z.dtype), (g / len(z)).to(z.dtype)
 
-        return applied(Stored, z, run, scaled)
+        return applied(Stored)(z, run, scaled)
 
     return loss
 

@@ -37,14 +37,19 @@ class PublicJudge:
     gradient: Mapping[str, Tolerance] | None = None
 
 
+# Of torch.testing.assert_close, by its documentation.
+DEFAULTS: Mapping[str, Tolerance] = {
+    "float64": (1e-7, 1e-7), "float32": (1.3e-6, 1e-5), "bfloat16": (1.6e-2, 1e-5), "float16": (1e-3, 1e-5),
+}  # fmt: skip
+
 JUDGES = (
     PublicJudge(
         "assert_close",
         "torch.testing.assert_close with its defaults, on randn",
         (64, 10),
         torch.randn,
-        {"float64": (1e-7, 1e-7), "float32": (1.3e-6, 1e-5), "bfloat16": (1.6e-2, 1e-5), "float16": (1e-3, 1e-5)},
-        {"float64": (1e-7, 1e-7), "float32": (1.3e-6, 1e-5), "bfloat16": (1.6e-2, 1e-5), "float16": (1e-3, 1e-5)},
+        DEFAULTS,
+        DEFAULTS,
     ),
     PublicJudge(
         "KernelBench", "eval.py: one shape, rand, forward only", (128, 4096), torch.rand,
@@ -55,7 +60,7 @@ JUDGES = (
     ),
     PublicJudge(
         "tritonbench", "assert_close with its defaults on randn, forward", (128, 4096), torch.randn,
-        {"float64": (1e-7, 1e-7), "float32": (1.3e-6, 1e-5), "bfloat16": (1.6e-2, 1e-5), "float16": (1e-3, 1e-5)},
+        DEFAULTS,
     ),
     PublicJudge(
         "Liger", "test_cross_entropy.py: float32 1e-6 and 1e-8, 16 bits 5e-2", (64, 4096), torch.randn,
